@@ -1,0 +1,1 @@
+"""Classic reinforcement learning on MuJoCo."""

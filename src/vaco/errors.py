@@ -1,0 +1,31 @@
+"""The one exception that is meant for people."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake its reader can mend.
+
+    The message is one sentence: what was wrong, what was expected, how to mend it. The command line prints
+    it alone, without a traceback, and exits with code 2.
+    """
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Name the valid spelling closest to `name`, or list all of them when none is close.
+
+    Args:
+        name: what the user wrote.
+        valid: every accepted spelling.
+
+    Returns:
+        A clause that completes an error message, such as ``did you mean 'vaco'?``.
+    """
+    options = sorted(valid)
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"valid names are {', '.join(options)}"

@@ -1,0 +1,1 @@
+"""The mathematics: pure functions on tensors, no input or output, no state."""

@@ -1,0 +1,1 @@
+"""Statistics and figures: reads tables, imports no training code."""

@@ -1,0 +1,1 @@
+"""What a run is: configuration, checkpoints, folder and provenance."""
