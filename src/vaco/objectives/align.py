@@ -1,0 +1,197 @@
+"""Align: how the advantage is estimated when the data come from an older policy.
+
+Three choices, the rows of `ALIGNMENTS`:
+
+* ``none``: GAE, as if the behaviour policy were the learner;
+* ``once``: V-trace towards the learner π_T, computed before the phase's first gradient step and then frozen (VACO);
+* ``continuous``: V-trace towards the current policy π, recomputed at every gradient step (IMPALA).
+
+All three are one backward recursion (`vtrace`) with different ratios: 1, ρ_T, or ρ.
+
+Time runs along the first axis. ``next_values[t]`` is the value of the true successor of step t, also where the
+episode was cut by a time limit, so termination and truncation differ in exactly one place: a *terminated* step does
+not bootstrap, a *truncated* one does, and the recursion crosses neither. *Dead* steps (the step on which a vector
+environment resets and ignores the action) have zero advantage, and must get weight zero in every mean.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Aligned(NamedTuple):
+    """Advantages and value targets, both of shape [T, ...] and without gradient."""
+
+    advantages: Tensor
+    value_targets: Tensor
+
+
+class Alignment(NamedTuple):
+    """One way to estimate advantages."""
+
+    name: str
+    target: str | None  # the policy aligned to: None (as if on-policy), "learner" or "current"
+    every_update: bool  # recomputed at every gradient step
+    formula: str
+
+
+ALIGNMENTS = {
+    "none": Alignment("none", None, False, "A: GAE(λ), as if β were π_T"),
+    "once": Alignment("once", "learner", False, "A: V-trace(λ) towards π_T, frozen for the phase"),
+    "continuous": Alignment("continuous", "current", True, "A: V-trace(λ) towards π, at every update"),
+}
+
+
+def linear_recurrence(terms: Tensor, decays: Tensor) -> Tensor:
+    """Solve x_t = terms_t + decays_t · x_{t+1} backwards in time, with x_T = 0.
+
+    The maps x ↦ terms + decays·x compose associatively, so doubling the span log₂ T times (Hillis and Steele 1986)
+    replaces T small steps by a few over the whole array; the sums are the recursion's own, in another order.
+
+    Args:
+        terms: shape [T, ...].
+        decays: shape [T, ...].
+
+    Returns:
+        Shape [T, ...].
+    """
+    solution, reach, span = terms.clone(), decays.clone(), 1
+    while span < len(terms):
+        solution[:-span] += reach[:-span] * solution[span:]
+        reach[:-span] = reach[:-span] * reach[span:]
+        reach[-span:] = 0.0
+        span *= 2
+    return solution
+
+
+def vtrace(
+    *,
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    dead: Tensor | None = None,
+    ratio: Tensor | None = None,
+    discount: float,
+    trace_decay: float,
+    rho_bar: float = 1.0,
+    c_bar: float = 1.0,
+    advantage_decay: float | None = None,
+) -> Aligned:
+    """V-trace targets and advantages (Espeholt et al. 2018, Eq. 1, with λ), GAE(λ) when `ratio` is None.
+
+    With ρ̄_t = min(ρ̄, ρ_t), c̄_t = min(c̄, ρ_t) and δ_t = r_t + γV(s_{t+1}) − V(s_t), the correction
+    x_t = v_t − V(s_t) obeys x_t = ρ̄_t δ_t + γλ c̄_t x_{t+1}; then
+
+        v_t = V(s_t) + x_t,        A_t = δ_t + γ·κ·x_{t+1},        κ = advantage_decay.
+
+    κ = λ (the default) is the "GAE-V-trace" of GePPO (Queeney et al. 2021) and VACO's one-shot realignment: A_t is not
+    itself multiplied by ρ_t, because an advantage is conditional on its action, and it equals GAE(λ) on-policy. κ = 1
+    is IMPALA's r_t + γv_{t+1} − V(s_t). Neither carries the leading ρ̄_t of IMPALA's policy gradient: that factor
+    belongs to the filter (`filters.truncated`).
+
+    Args:
+        rewards: r_t, shape [T, ...].
+        values: V(s_t), shape [T, ...].
+        next_values: V(s_{t+1}) of the true successor, shape [T, ...]; ignored where terminated.
+        terminated: bool [T, ...], the episode ended in a terminal state: no bootstrap.
+        truncated: bool [T, ...], the episode was cut: bootstrap, but do not look past it.
+        dead: bool [T, ...], reset steps that are no transitions; None if there are none.
+        ratio: target policy over behaviour policy, shape [T, ...]; None means 1 everywhere.
+        discount: γ in [0, 1].
+        trace_decay: λ in [0, 1].
+        rho_bar: truncation ρ̄ of the temporal-difference weight.
+        c_bar: truncation c̄ ≤ ρ̄ of the trace.
+        advantage_decay: κ; None means λ.
+
+    Returns:
+        Advantages A and value targets v, shape [T, ...]; at dead steps A = 0 and v = V.
+
+    Raises:
+        ValueError: shapes differ, or c̄ > ρ̄, for which V-trace is no contraction (ALGORITHMS B.f).
+    """
+    shapes = {tuple(x.shape) for x in (rewards, values, next_values, terminated, truncated)}
+    if len(shapes) > 1:
+        raise ValueError(f"rewards, values, next_values, terminated and truncated must share one shape, got {shapes}")
+    if c_bar > rho_bar:
+        raise ValueError(f"V-trace needs c_bar <= rho_bar, got c_bar={c_bar} and rho_bar={rho_bar}")
+    live = torch.ones_like(terminated) if dead is None else ~dead
+    alive = live.to(values.dtype)
+    crosses = (live & ~terminated & ~truncated).to(values.dtype)  # whether the recursion may look past step t
+    deltas = alive * (rewards + discount * next_values * (~terminated).to(values.dtype) - values)
+    if ratio is None:
+        weighted_deltas, traces = deltas, crosses
+    else:
+        weighted_deltas = ratio.clamp(max=rho_bar) * deltas
+        traces = ratio.clamp(max=c_bar) * crosses
+    corrections = linear_recurrence(weighted_deltas, (discount * trace_decay) * traces)
+    following = torch.zeros_like(corrections)
+    following[:-1] = corrections[1:]
+    kappa = trace_decay if advantage_decay is None else advantage_decay
+    return Aligned(deltas + (discount * kappa) * crosses * following, values + corrections)
+
+
+def gae(
+    *,
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    dead: Tensor | None = None,
+    discount: float,
+    trace_decay: float,
+) -> Aligned:
+    """Generalised advantage estimation (Schulman et al. 2016, Eq. 16): V-trace with every ratio equal to 1.
+
+    Args:
+        rewards: r_t, shape [T, ...].
+        values: V(s_t), shape [T, ...].
+        next_values: V(s_{t+1}) of the true successor, shape [T, ...].
+        terminated: bool [T, ...].
+        truncated: bool [T, ...].
+        dead: bool [T, ...] or None.
+        discount: γ.
+        trace_decay: λ.
+
+    Returns:
+        Advantages and the λ-returns v = V + A.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    return vtrace(
+        rewards=rewards,
+        values=values,
+        next_values=next_values,
+        terminated=terminated,
+        truncated=truncated,
+        dead=dead,
+        discount=discount,
+        trace_decay=trace_decay,
+    )
+
+
+def standardise(advantages: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Centre advantages and scale them to unit variance over the live samples.
+
+    Centring can change an advantage's sign, and with it the filter's verdict, so it is done once, before the filter,
+    over one set of samples (ALGORITHMS 4.3 lists the order as undetermined).
+
+    Args:
+        advantages: any shape.
+        weights: same shape, zero for dead samples; None means all are live.
+
+    Returns:
+        Same shape; dead samples are zero.
+    """
+    if weights is None:
+        weights = torch.ones_like(advantages)
+    total = weights.sum().clamp(min=1.0)
+    mean = (weights * advantages).sum() / total
+    centred = weights * (advantages - mean)
+    return centred / ((centred**2).sum() / total).sqrt().clamp(min=1e-8)

@@ -1,0 +1,80 @@
+"""The algorithms, one row each: an alignment and a filter.
+
+Any pair ``ALIGN+FILTER`` is an algorithm; the names below are aliases for rows. A new alias is one line here, a new
+filter is one function in `filters`, and nothing else changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vaco.errors import UserError, nearest
+from vaco.objectives.align import ALIGNMENTS, Alignment
+from vaco.objectives.filters import FILTERS, Filter
+
+ALIASES = {
+    "ppo": ("none", "clip"),
+    "ppo_kl": ("none", "kl"),
+    "spo": ("none", "spo"),
+    "impala": ("continuous", "truncated"),
+    "geppo": ("once", "centred_clip"),
+    "decoupled": ("none", "decoupled_clip"),
+    "vaco": ("once", "tv"),
+}
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A row of the table: `name` as the user wrote it, how A is estimated, what becomes of ρA."""
+
+    name: str
+    align: Alignment
+    filter: Filter
+
+    @property
+    def pair(self) -> str:
+        """The canonical ``ALIGN+FILTER`` spelling."""
+        return f"{self.align.name}+{self.filter.name}"
+
+
+def parse(name: str) -> Algorithm:
+    """Find the row that a name stands for.
+
+    Args:
+        name: an alias such as ``vaco`` or a pair such as ``once+tv``.
+
+    Returns:
+        The algorithm.
+
+    Raises:
+        UserError: no such alias, alignment or filter; the message names the nearest valid spelling.
+    """
+    if name in ALIASES:
+        align, rule = ALIASES[name]
+    elif name.count("+") == 1:
+        align, rule = name.split("+")
+    else:
+        raise UserError(
+            f"there is no algorithm '{name}': {nearest(name, ALIASES)} "
+            "(or write a pair ALIGN+FILTER, listed by 'vaco algorithms')"
+        )
+    if align not in ALIGNMENTS:
+        raise UserError(f"there is no alignment '{align}' in '{name}': {nearest(align, ALIGNMENTS)}")
+    if rule not in FILTERS:
+        raise UserError(f"there is no filter '{rule}' in '{name}': {nearest(rule, FILTERS)}")
+    return Algorithm(name, ALIGNMENTS[align], FILTERS[rule])
+
+
+def describe() -> str:
+    """The table as text: the aliases, then every alignment and filter with its formula."""
+    width = max(map(len, ALIASES))
+    lines = ["Every method ascends mean cᵢ ∇log π(aᵢ|sᵢ);  ρ = π/β,  ρ_T = π_T/β,  u = π/π_T.", ""]
+    lines += ["algorithm".ljust(width) + "   = align + filter         coefficient"]
+    for alias in ALIASES:
+        row = parse(alias)
+        lines.append(f"{alias.ljust(width)}   = {row.pair:<22} {row.filter.formula};  {row.align.formula}")
+    lines += ["", "Any pair ALIGN+FILTER is valid.", "", "align:"]
+    lines += [f"  {a.name:<15} {a.formula}" for a in ALIGNMENTS.values()]
+    lines += ["", "filter:"]
+    lines += [f"  {f.name:<15} {f.formula}" for f in FILTERS.values()]
+    return "\n".join(lines) + "\n"
