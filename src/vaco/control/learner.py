@@ -1,0 +1,394 @@
+"""One optimisation phase: align, then many minibatches of forward, filter, backward, Adam.
+
+No loss is ever differentiated. Each sample's coefficient c comes from the algorithm's filter, the policy objective's
+gradient is mean cᵢ ∇log π(aᵢ|sᵢ), and ∇log π of a Gaussian is written out in `policy`; the value loss and, where asked
+for, the KL penalty and the entropy bonus join the same backward pass.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vaco.control.collect import Batch, Flags
+from vaco.control.networks import ActorCritic, Floats
+from vaco.control.policy import (
+    Doubles,
+    Normaliser,
+    kl_gradient,
+    log_probability,
+    policy_gradient,
+    standard_score,
+)
+from vaco.errors import UserError
+from vaco.objectives import align, divergence
+from vaco.objectives.filters import Samples, adapt_kl_coefficient
+from vaco.runs.config import RunConfig
+
+LOG_RATIO_LIMIT = 20.0  # e^20 is beyond any useful ratio, and keeps float32 gradients finite
+
+
+class RewardScaler:
+    """Divides rewards by the standard deviation of the actors' discounted returns so far."""
+
+    def __init__(self, num_envs: int, discount: float, clip: float) -> None:
+        """Start with no data.
+
+        Args:
+            num_envs: E.
+            discount: γ.
+            clip: limit of scaled rewards.
+        """
+        self.returns: Doubles = np.zeros(num_envs)
+        self.statistics = Normaliser(1)
+        self.discount, self.clip = discount, clip
+
+    def scale(self, batch: Batch) -> Doubles:
+        """Merge a phase's returns into the statistics, then scale its rewards, shape [T, E]."""
+        live, ended = ~batch.dead, batch.terminated | batch.truncated
+        history = np.empty_like(batch.rewards)
+        for t, reward in enumerate(batch.rewards):
+            self.returns *= self.discount
+            self.returns += reward
+            history[t] = self.returns
+            self.returns[ended[t]] = 0.0
+        self.statistics.update(history[live][:, None])
+        deviation = math.sqrt(float(self.statistics.variance[0]) + 1e-8)
+        return np.clip(batch.rewards / deviation, -self.clip, self.clip)
+
+
+class Trajectories(NamedTuple):
+    """What alignment needs of some actors' trajectories, each [T, e]."""
+
+    rewards: Doubles  # scaled
+    terminated: Flags
+    truncated: Flags
+    dead: Flags
+
+    def of(self, actors: NDArray[np.int64]) -> Trajectories:
+        """The trajectories of some actors."""
+        return Trajectories(
+            self.rewards[:, actors], self.terminated[:, actors], self.truncated[:, actors], self.dead[:, actors]
+        )
+
+
+class Minibatch(NamedTuple):
+    """N transitions, with everything about them that stays fixed during the phase."""
+
+    inputs: Floats  # standardised observations [N, O]; for whole trajectories, e rows of last successors follow
+    actions: Floats  # [N, A]
+    means: Floats  # π_T's mean actions [N, A]
+    behaviour_logp: Doubles  # [N]
+    learner_ratio: Doubles  # ρ_T [N]
+    advantages: Doubles  # [N]
+    targets: Doubles  # value targets [N]
+    weights: Doubles  # 0 for dead steps, else 1 [N]
+    trajectories: Trajectories | None = None
+
+    def take(self, rows: NDArray[np.int64] | slice) -> Minibatch:
+        """Some of the transitions, without their trajectories."""
+        return Minibatch(
+            inputs=self.inputs[rows],
+            actions=self.actions[rows],
+            means=self.means[rows],
+            behaviour_logp=self.behaviour_logp[rows],
+            learner_ratio=self.learner_ratio[rows],
+            advantages=self.advantages[rows],
+            targets=self.targets[rows],
+            weights=self.weights[rows],
+        )
+
+
+class Step(NamedTuple):
+    """Diagnostics of one gradient step."""
+
+    kept_fraction: float
+    clip_fraction: float
+    tv_statistic: float
+    policy_loss: float
+    value_loss: float
+    grad_norm: float
+    triggered: bool
+
+
+class Learner:
+    """The networks, their optimizer, and one method that runs a phase."""
+
+    def __init__(self, config: RunConfig, networks: ActorCritic, shuffle: np.random.Generator) -> None:
+        """Prepare the optimizer.
+
+        Args:
+            config: the run's configuration.
+            networks: initialised networks, trained in place.
+            shuffle: generator of the order of samples.
+        """
+        self.config, self.networks, self.shuffle = config, networks, shuffle
+        self.algorithm, self.settings = config.parsed, config.filter_settings
+        self.scaler = RewardScaler(config.num_envs, config.discount, config.reward_clip)
+        self.parameters = torch.from_numpy(networks.flat)  # shares memory: a step changes the networks in place
+        self.parameters.grad = torch.from_numpy(networks.gradient)
+        self.optimizer = torch.optim.Adam([self.parameters], config.learning_rate, eps=config.adam_epsilon, fused=True)
+        self.learner_log_std: Floats = networks.parameters["log_std"].copy()  # of π_T
+        self.align_seconds = 0.0
+
+    def optimise(self, batch: Batch, standardised: Floats, learning_rate: float) -> dict[str, float]:
+        """Run one optimisation phase.
+
+        Args:
+            batch: the phase's data.
+            standardised: its observations under the learner's normaliser, [T + 1, E, O].
+            learning_rate: Adam's step size for this phase.
+
+        Returns:
+            The diagnostics of the phase, by the column names of ``phases.parquet``.
+
+        Raises:
+            UserError: the gradient is not finite; the networks are then not to be saved.
+        """
+        started, self.align_seconds = time.perf_counter(), 0.0
+        self.settings = replace(self.settings, mean_age=float(batch.ages.mean()))
+        self.optimizer.param_groups[0]["lr"] = learning_rate
+        self.learner_log_std = self.networks.parameters["log_std"].copy()
+        rewards = self.scaler.scale(batch) if self.config.normalise_rewards else batch.rewards
+        whole, values = self._prepare(
+            batch, Trajectories(rewards, batch.terminated, batch.truncated, batch.dead), standardised
+        )
+        steps = [self._step(whole, minibatch) for minibatch in self._minibatches(whole)]
+        diagnostics = _backward_lag(whole, values) | self._forward_lag(whole)
+        if self.algorithm.filter.name == "kl" and self.config.kl_adaptive:
+            b = adapt_kl_coefficient(self.settings.kl_coefficient, diagnostics["kl"], self.config.kl_target)
+            self.settings = replace(self.settings, kl_coefficient=b)
+        fired = np.array([step.triggered for step in steps])
+        means = np.array([step[:-1] for step in steps]).mean(0).tolist()
+        return {
+            **diagnostics,
+            **dict(zip(Step._fields, means, strict=False)),
+            "trigger_fraction": float(fired.mean()),
+            "trigger_flips": float((fired[1:] != fired[:-1]).mean()) if len(fired) > 1 else 0.0,
+            "learning_rate": learning_rate,
+            "align_seconds": self.align_seconds,
+            "update_seconds": time.perf_counter() - started - self.align_seconds,
+        }
+
+    def _prepare(self, batch: Batch, trajectories: Trajectories, standardised: Floats) -> tuple[Minibatch, Doubles]:
+        """Evaluate the learner π_T on the whole phase and estimate its advantages.
+
+        Returns:
+            All T·E transitions in order of time, then actor; and π_T's V(s) for each of them.
+        """
+        steps, actors = batch.rewards.shape
+        size = steps * actors
+        inputs = standardised.reshape(-1, standardised.shape[-1])
+        actions, behaviour_logp = batch.actions.reshape(size, -1), batch.behaviour_logp.reshape(size)
+        means, values = self.networks.forward(inputs)
+        score = standard_score(actions, means[:size], self.learner_log_std)
+        learner_ratio = _ratio(logp=log_probability(score, self.learner_log_std), behaviour_logp=behaviour_logp)
+        weights = (~batch.dead).astype(np.float64).reshape(size)
+        ratio = None if self.algorithm.align.target is None else learner_ratio
+        advantages, targets = self._align(trajectories, values, ratio)
+        if self.config.advantage_normalisation == "phase":
+            advantages = _standardise(advantages, weights)
+        whole = Minibatch(
+            inputs=inputs,
+            actions=actions,
+            means=means[:size],
+            behaviour_logp=behaviour_logp,
+            learner_ratio=learner_ratio,
+            advantages=advantages,
+            targets=targets,
+            weights=weights,
+            trajectories=trajectories,
+        )
+        return whole, values[:size].astype(np.float64)
+
+    def _align(self, on: Trajectories, values: Floats, ratio: Doubles | None) -> tuple[Doubles, Doubles]:
+        """Advantages and value targets of whole trajectories, each flat [T·e]; GAE where `ratio` is None.
+
+        `values` holds V of every step and of the last successors, [(T + 1)·e].
+        """
+        started, shape = time.perf_counter(), on.rewards.shape
+        v = torch.from_numpy(values.astype(np.float64)).reshape(-1, shape[1])
+        aligned = align.vtrace(
+            rewards=torch.from_numpy(on.rewards),
+            values=v[:-1],
+            next_values=v[1:],
+            terminated=torch.from_numpy(on.terminated),
+            truncated=torch.from_numpy(on.truncated),
+            dead=torch.from_numpy(on.dead),
+            ratio=None if ratio is None else torch.from_numpy(ratio.reshape(shape)),
+            discount=self.config.discount,
+            trace_decay=self.config.trace_decay,
+            rho_bar=self.config.rho_bar,
+            c_bar=self.config.c_bar,
+        )
+        self.align_seconds += time.perf_counter() - started
+        return aligned.advantages.numpy().reshape(-1), aligned.value_targets.numpy().reshape(-1)
+
+    def _minibatches(self, whole: Minibatch) -> Iterator[Minibatch]:
+        """Cut each epoch's reshuffled transitions, or whole trajectories, into minibatches."""
+        assert whole.trajectories is not None
+        steps, actors = whole.trajectories.rewards.shape
+        rows = np.arange((steps + 1) * actors).reshape(steps + 1, actors)
+        for _ in range(self.config.epochs):
+            if self.config.whole_trajectories:
+                for chosen in self.shuffle.permutation(actors).reshape(-1, self.config.minibatch // steps):
+                    with_successors = whole.inputs[rows[:, chosen].reshape(-1)]
+                    minibatch = whole.take(rows[:steps, chosen].reshape(-1))
+                    yield minibatch._replace(inputs=with_successors, trajectories=whole.trajectories.of(chosen))
+            else:
+                shuffled = whole.take(self.shuffle.permutation(steps * actors))
+                for start in range(0, steps * actors, self.config.minibatch):
+                    yield shuffled.take(slice(start, start + self.config.minibatch))
+
+    def _step(self, whole: Minibatch, m: Minibatch) -> Step:
+        """One gradient step: forward, align if continuous, filter, backward, Adam."""
+        trigger = self._phase_statistic(whole)
+        networks, size = self.networks, len(m.actions)
+        mean, value = networks.forward(m.inputs)
+        log_std = networks.parameters["log_std"]
+        score = standard_score(m.actions, mean[:size], log_std)
+        ratio = _ratio(logp=log_probability(score, log_std), behaviour_logp=m.behaviour_logp)
+        m = self._realign(m, value, ratio)
+        verdict = self.algorithm.filter.function(_samples(m, ratio)._replace(statistic=trigger), self.settings)
+        share = m.weights / max(m.weights.sum(), 1.0)  # of the full minibatch: dropping must not renormalise
+        coefficient = share * verdict.coefficient.numpy()
+        error = value[:size] - m.targets
+        d_mean, d_value = np.zeros_like(mean), np.zeros_like(value)
+        ascent, d_log_std = policy_gradient(score, log_std, coefficient)
+        d_mean[:size], d_log_std = -ascent, -d_log_std - self.config.entropy_coefficient
+        if verdict.kl_weight:
+            pull, d_spread = kl_gradient(mean[:size], log_std, m.means, self.learner_log_std, share)
+            d_mean[:size] += verdict.kl_weight * pull
+            d_log_std = d_log_std + verdict.kl_weight * d_spread
+        d_value[:size] = self.config.value_coefficient * share * error
+        networks.backward(d_mean, d_value, d_log_std.astype(np.float32))
+        grad_norm = self._clip_gradient()
+        self.optimizer.step()
+        return Step(
+            kept_fraction=float(share @ verdict.kept.numpy()),
+            clip_fraction=float(share @ (np.abs(ratio - 1.0) > self.config.clip)),
+            tv_statistic=float(verdict.statistic),
+            policy_loss=-float(coefficient.sum()),
+            value_loss=0.5 * float(share @ error**2),
+            grad_norm=grad_norm,
+            triggered=bool(verdict.triggered),
+        )
+
+    def _realign(self, m: Minibatch, value: Floats, ratio: Doubles) -> Minibatch:
+        """Advantages for this step: V-trace towards the current policy if continuous, else those of the phase."""
+        advantages, targets = m.advantages, m.targets
+        if self.algorithm.align.every_update:
+            assert m.trajectories is not None
+            advantages, targets = self._align(m.trajectories, value, ratio)
+        elif self.config.advantage_normalisation != "minibatch":
+            return m
+        if self.config.advantage_normalisation != "none":
+            advantages = _standardise(advantages, m.weights)
+        return m._replace(advantages=advantages, targets=targets)
+
+    def _phase_statistic(self, whole: Minibatch) -> torch.Tensor | None:
+        """The trigger's statistic on the whole phase under the current policy, where the trigger asks for it."""
+        statistic = self.algorithm.filter.statistic
+        if self.config.trigger == "minibatch" or statistic is None:
+            return None
+        return statistic(_samples(whole, self._current_ratio(whole)[0]))
+
+    def _current_ratio(self, whole: Minibatch) -> tuple[Doubles, Floats]:
+        """ρ = π/β and the mean actions of the current policy on the whole phase."""
+        size = len(whole.actions)
+        mean = self.networks.forward(whole.inputs[:size])[0]
+        log_std = self.networks.parameters["log_std"]
+        logp = log_probability(standard_score(whole.actions, mean, log_std), log_std)
+        return _ratio(logp=logp, behaviour_logp=whole.behaviour_logp), mean
+
+    def _clip_gradient(self) -> float:
+        """Scale the gradient down to the norm limit and return its norm before."""
+        gradient = self.networks.gradient
+        norm = math.sqrt(float(gradient @ gradient))
+        if not math.isfinite(norm):
+            raise UserError("the gradient is no longer finite: lower learning_rate or clip the ratios harder")
+        if norm > self.config.max_grad_norm:
+            gradient *= self.config.max_grad_norm / norm
+        return norm
+
+    def _forward_lag(self, whole: Minibatch) -> dict[str, float]:
+        """How far the phase has moved the policy, measured after its last step."""
+        ratio, mean = self._current_ratio(whole)
+        log_std = torch.from_numpy(self.networks.parameters["log_std"])
+        kl = divergence.gaussian_kl(
+            torch.from_numpy(whole.means), torch.from_numpy(self.learner_log_std), torch.from_numpy(mean), log_std
+        )
+        rho, weights = torch.from_numpy(ratio), torch.from_numpy(whole.weights)
+        dimensions = len(log_std)
+        return {
+            "forward_lag": float(
+                divergence.sampled_total_variation(rho, torch.from_numpy(whole.learner_ratio), weights)
+            ),
+            "tv_after": float(divergence.sampled_total_variation(rho, 1.0, weights)),
+            "kl": float(divergence.weighted_mean(kl, weights)),
+            "ess": float(divergence.effective_sample_size(rho, weights)),
+            "entropy": float(log_std.sum()) + 0.5 * dimensions * math.log(2.0 * math.pi * math.e),
+        }
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Everything that a bitwise continuation needs, except the generator and the networks' shapes."""
+        adam = self.optimizer.state.get(self.parameters, {})
+        zeros = np.zeros_like(self.networks.flat)
+        return {
+            "parameters": self.networks.flat.copy(),
+            "adam.exp_avg": adam["exp_avg"].numpy().copy() if adam else zeros,
+            "adam.exp_avg_sq": adam["exp_avg_sq"].numpy().copy() if adam else zeros,
+            "adam.step": np.array(float(adam["step"]) if adam else 0.0, np.float32),
+            "reward.returns": self.scaler.returns.copy(),
+            "reward.statistics": self.scaler.statistics.state(),
+            "kl_coefficient": np.array(self.settings.kl_coefficient),
+        }
+
+    def set_state(self, state: dict[str, NDArray[np.generic]]) -> None:
+        """Restore what `state` returned."""
+        self.networks.flat[:] = state["parameters"]
+        self.optimizer.state[self.parameters] = {
+            "step": torch.tensor(float(state["adam.step"]), dtype=torch.float32),
+            "exp_avg": torch.from_numpy(state["adam.exp_avg"].copy()),
+            "exp_avg_sq": torch.from_numpy(state["adam.exp_avg_sq"].copy()),
+        }
+        self.scaler.returns[:] = state["reward.returns"]
+        self.scaler.statistics.set_state(state["reward.statistics"].astype(np.float64))
+        self.settings = replace(self.settings, kl_coefficient=float(state["kl_coefficient"]))
+
+
+def _ratio(*, logp: Doubles, behaviour_logp: Doubles) -> Doubles:
+    """exp(logp − behaviour_logp), held within e^±20."""
+    return np.exp(np.clip(logp - behaviour_logp, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
+
+
+def _standardise(advantages: Doubles, weights: Doubles) -> Doubles:
+    """`align.standardise` on arrays."""
+    return align.standardise(torch.from_numpy(advantages), torch.from_numpy(weights)).numpy()
+
+
+def _samples(m: Minibatch, ratio: Doubles) -> Samples:
+    """The filter's view of a minibatch, without copies."""
+    return Samples(
+        ratio=torch.from_numpy(ratio),
+        learner_ratio=torch.from_numpy(m.learner_ratio),
+        advantages=torch.from_numpy(m.advantages),
+        weights=torch.from_numpy(m.weights),
+    )
+
+
+def _backward_lag(whole: Minibatch, values: Doubles) -> dict[str, float]:
+    """What the phase started from: the lag of its data, and how much of the targets the critic explained."""
+    weights = torch.from_numpy(whole.weights)
+    lag = float(divergence.sampled_total_variation(torch.from_numpy(whole.learner_ratio), 1.0, weights))
+    live = whole.weights > 0
+    targets = whole.targets[live]
+    unexplained = np.var(targets - values[live]) / max(float(np.var(targets)), 1e-12) if live.any() else np.nan
+    return {"backward_lag": lag, "tv_before": lag, "explained_variance": float(1.0 - unexplained)}
