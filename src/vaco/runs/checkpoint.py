@@ -1,0 +1,218 @@
+"""Checkpoints: arrays and plain data in one file that is either whole and unaltered or recognised as damaged.
+
+A file is in safetensors format (readable with that library, no pickle). Its metadata has one entry, `vaco`, a JSON text
+``{"sha256": …, "format": 1, "content": …}``; the digest is that of the whole file with 64 zeros in the digest's place,
+so no byte can change unnoticed. One entry, because safetensors writes several in random order and a policy file must
+come out bitwise the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from vaco.errors import UserError
+from vaco.runs import atomic
+
+FORMAT = 1
+_NAME = re.compile(r"checkpoint-(\d{12,})\.safetensors")
+_ZEROS = b"0" * 64
+# The start of the digest inside the header: a JSON text within a JSON text, hence the escaped quotes.
+_MARK = b'{\\"sha256\\":\\"'
+_INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_DTYPES = {"bool", "float16", "float32", "float64"} | _INTEGERS
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class DamagedError(Exception):
+    """The bytes are not those that were written; the message is a clause that says why."""
+
+
+def pack(arrays: Mapping[str, NDArray[Any]], content: Any) -> bytes:
+    """Write arrays and plain data into one checksummed buffer, the same bytes for the same content.
+
+    Args:
+        arrays: name to array of any shape, 0-d and empty included, of booleans, integers or floats.
+        content: anything that JSON holds. Floats survive exactly (also NaN and infinities, in Python's spelling);
+            tuples come back as lists, and keys as strings.
+
+    Returns:
+        The content of a safetensors file.
+
+    Raises:
+        TypeError: an array of another type (objects, text, complex), or content that JSON cannot hold.
+        ValueError: an array is called ``__metadata__``, which the format reserves.
+    """
+    body = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    text = f'{{"sha256":"{_ZEROS.decode()}","format":{FORMAT},"content":{body}}}'
+    plain = {name: _storable(name, array) for name, array in sorted(arrays.items())}
+    data = bytearray(safetensors.numpy.save(plain, {"vaco": text}))
+    start = _digest_position(data)
+    data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
+    return bytes(data)
+
+
+def unpack(data: bytes) -> tuple[Arrays, Any]:
+    """Read what `pack` wrote.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        The arrays (own, writable memory) and the content.
+
+    Raises:
+        DamagedError: any byte is missing or altered, or the file is of another kind.
+    """
+    start = _digest_position(data)
+    blank = bytearray(data)
+    blank[start : start + 64] = _ZEROS
+    if hashlib.sha256(blank).hexdigest().encode() != data[start : start + 64]:
+        raise DamagedError("its checksum does not match its content")
+    # From here on the bytes are known to be what some `pack` wrote.
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vaco"])
+    if header["format"] != FORMAT:
+        raise DamagedError(f"it is of format {header['format']}, this version reads format {FORMAT}")
+    arrays = {name: np.array(array) for name, array in safetensors.numpy.load(data).items()}
+    return arrays, header["content"]
+
+
+def save(
+    folder: Path,
+    *,
+    progress: int,
+    arrays: Mapping[str, NDArray[Any]],
+    meta: Mapping[str, Any],
+    keep: int = 2,
+) -> Path:
+    """Write a checkpoint, then delete those it makes superfluous.
+
+    Kept are the newest `keep` up to `progress`. A file of greater progress can only be one that `load_latest` found
+    damaged (else the run would have resumed from it) and goes too: it must not push out a good one.
+
+    Args:
+        folder: of this run's checkpoints alone; created if needed.
+        progress: how far the run is, in any unit that only grows.
+        arrays: see `pack`.
+        meta: see `pack`.
+        keep: how many to keep, at least 1; two, so that a damaged newest one costs little.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: the disk is full or the folder not writable; older checkpoints are untouched.
+        ValueError: negative progress, or `keep` below 1.
+    """
+    if progress < 0 or keep < 1:
+        raise ValueError(f"progress must be at least 0 and keep at least 1, not {progress} and {keep}")
+    data = pack(arrays, {"progress": progress, "meta": dict(meta)})
+    path = folder / f"checkpoint-{progress:012d}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise atomic.write_error(path, error) from error
+    atomic.remove_temporaries(folder, "checkpoint-")
+    atomic.write_bytes(path, data)
+    stored = _stored(folder)
+    useful = [number for number in stored if number <= progress][:keep]
+    for number, old in stored.items():
+        if number not in useful:
+            # A file that cannot be deleted now will be tried again at the next checkpoint.
+            with suppress(OSError):
+                old.unlink()
+    return path
+
+
+def load_latest(folder: Path, *, warn: Callable[[str], None]) -> tuple[int, Arrays, dict[str, Any]] | None:
+    """Read the newest checkpoint that is whole.
+
+    Args:
+        folder: as given to `save`; it need not exist.
+        warn: called with one sentence for each newer checkpoint that had to be passed over.
+
+    Returns:
+        Progress, arrays and meta as given to `save`, or None if there is no good checkpoint.
+    """
+    damaged: list[tuple[str, str]] = []
+    found = None
+    for progress, path in _stored(folder).items():
+        try:
+            arrays, content = unpack(path.read_bytes())
+            if content["progress"] != progress:
+                raise DamagedError(f"it holds progress {content['progress']}, so it was renamed")
+        except (DamagedError, OSError) as error:
+            damaged.append((path.name, getattr(error, "strerror", None) or str(error)))
+            continue
+        found = progress, arrays, content["meta"]
+        break
+    way_out = "using the previous good one" if found else "there is no good one, so the run starts again"
+    for name, reason in damaged:
+        warn(f"checkpoint {name} is damaged ({reason}); {way_out}")
+    return found
+
+
+def exists(folder: Path) -> bool:
+    """Whether a folder holds any checkpoint, good or damaged."""
+    return bool(_stored(folder))
+
+
+def read(path: Path) -> tuple[Arrays, Any]:
+    """Read one file written with `pack`, such as ``policy.safetensors``.
+
+    Raises:
+        UserError: the file is missing, unreadable or damaged.
+    """
+    try:
+        return unpack(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): a file written by 'vaco train' is expected") from error
+    except DamagedError as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run again the command that made it") from error
+
+
+def _stored(folder: Path) -> dict[int, Path]:
+    """The checkpoints of a folder by progress, newest first."""
+    if not folder.is_dir():
+        return {}
+    files = {int(match[1]): path for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
+    return dict(sorted(files.items(), reverse=True))
+
+
+def _storable(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Bring an array into the layout that safetensors writes out unseen: C order, little-endian.
+
+    The library copies the buffer whatever its strides, so a transposed array would come back scrambled.
+    """
+    if name == "__metadata__":
+        raise ValueError("an array cannot be called '__metadata__', the safetensors format reserves that name")
+    array = np.asarray(array)
+    if array.dtype.name not in _DTYPES:
+        raise TypeError(f"array '{name}' is of type {array.dtype}, expected booleans, integers or floats")
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def _digest_position(data: bytes | bytearray) -> int:
+    """Where the 64 characters of the digest begin.
+
+    Raises:
+        DamagedError: there is no room for them within the header.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    if len(data) < 8 or end > len(data):
+        raise DamagedError("it ends too early")
+    position = data.find(_MARK, 8, end)
+    if position < 0 or position + len(_MARK) + 64 > end:
+        raise DamagedError("its header is not that of a checkpoint")
+    return position + len(_MARK)
