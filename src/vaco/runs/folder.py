@@ -1,0 +1,275 @@
+"""The folder of a run: what may be in it, who may write to it, and how it becomes complete.
+
+While a run is under way its folder holds ``run.lock`` (see `lock`), ``run.json`` (whose run it is) and
+``checkpoints/``; once complete, exactly ``manifest.json``, ``phases.parquet``, ``evals.parquet`` and
+``policy.safetensors``. The manifest is written last, so a folder with a manifest is complete. The policy may be missing
+from a complete folder (it is not tracked in git), and one alone may be left over (Snakemake deletes the outputs it
+knows before it runs a job again).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from numpy.typing import NDArray
+
+from vaco.errors import UserError
+from vaco.runs import atomic, checkpoint, tables
+from vaco.runs.lock import STALE_AFTER, RunLock
+
+MANIFEST, PHASES, EVALS, POLICY = "manifest.json", "phases.parquet", "evals.parquet", "policy.safetensors"
+LOCK, MARKER, CHECKPOINTS = "run.lock", "run.json", "checkpoints"
+_OURS = (MANIFEST, PHASES, EVALS, POLICY, LOCK, MARKER, CHECKPOINTS)
+
+Status = Literal["new", "resumable", "complete"]
+
+
+class RunFolder:
+    """A run's folder, locked for as long as the ``with`` statement lasts.
+
+    Entering creates the folder if needed and refuses one that is not this run's; a refusal leaves nothing behind.
+    Leaving releases the lock and, if no checkpoint was written, removes whatever else entering put there.
+
+    Args:
+        path: the folder.
+        config_hash: identity of the run.
+        config: the flat configuration behind the hash, so that a refusal can say where two runs differ; plain JSON.
+        stale_after: seconds, see `lock.STALE_AFTER`.
+
+    Raises:
+        UserError: on entering, if another process holds the folder, if it holds another run, a damaged one or files
+            that are no run's, or if it is not a writable folder.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config_hash: str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        stale_after: float = STALE_AFTER,
+    ) -> None:
+        self.path = Path(path)
+        self.config_hash = config_hash
+        # As it will come back from a file: tuples are lists there.
+        self.config: dict[str, Any] = json.loads(json.dumps(dict(config or {}), allow_nan=False))
+        self._lock = RunLock(self.path / LOCK, stale_after)
+        self._status: Status | None = None
+        self._created = False
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go while the run is under way; `checkpoint.save` creates it."""
+        return self.path / CHECKPOINTS
+
+    def status(self) -> Status:
+        """What was found on entering, or ``complete`` after `finish`."""
+        return self._entered()
+
+    def heartbeat(self) -> None:
+        """Show that this process lives; call it at least every minute or so.
+
+        Raises:
+            UserError: another process has taken the folder over; this one must stop.
+        """
+        self._lock.heartbeat()
+
+    def finish(
+        self,
+        *,
+        phases: Mapping[str, NDArray[Any]],
+        evals: Mapping[str, NDArray[Any]],
+        policy: Mapping[str, NDArray[Any]],
+        policy_meta: Mapping[str, Any],
+        manifest: Mapping[str, Any],
+    ) -> None:
+        """Write the final files, the manifest last, then delete checkpoints and marker.
+
+        Killed on the way, the run resumes from its last checkpoint and writes them again.
+
+        Args:
+            phases: columns of ``phases.parquet``.
+            evals: columns of ``evals.parquet``.
+            policy: arrays of ``policy.safetensors``; read them with `checkpoint.read`.
+            policy_meta: plain data kept with the policy.
+            manifest: from `provenance.manifest`; the checksums and ``"status": "complete"`` are added here.
+
+        Raises:
+            UserError: a file cannot be written, or the folder was taken over; the checkpoints are still there.
+            ValueError: the manifest is of another configuration.
+        """
+        if self._entered() == "complete" or manifest.get("config_hash") != self.config_hash:
+            raise ValueError("only an unfinished run can be finished, and with its own manifest")
+        self.heartbeat()
+        tables.write_parquet(self.path / PHASES, phases)
+        tables.write_parquet(self.path / EVALS, evals)
+        atomic.write_bytes(self.path / POLICY, checkpoint.pack(policy, dict(policy_meta)))
+        checksums = {name: tables.sha256_file(self.path / name) for name in (PHASES, EVALS, POLICY)}
+        tables.write_json(self.path / MANIFEST, {**manifest, "checksums": checksums, "status": "complete"})
+        self._status = "complete"
+        self._remove_working_files()
+
+    def __enter__(self) -> Self:
+        try:
+            self._created = _make(self.path)
+            self._refuse_strangers()
+            self._lock.acquire()
+            atomic.remove_temporaries(self.path)
+            # Looked at again now that nobody else can change it.
+            self._refuse_strangers()
+            self._status = self._inspect()
+            if self._status == "complete":
+                self._remove_working_files()
+            elif not (self.path / MARKER).exists():
+                record = {"schema": 1, "config_hash": self.config_hash, "config": self.config}
+                tables.write_json(self.path / MARKER, record)
+        except OSError as error:
+            self._leave()
+            raise atomic.write_error(self.path, error) from error
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A folder that was taken over belongs to the process that took it.
+        if self._status != "complete" and self._lock.held() and not checkpoint.exists(self.checkpoints):
+            self._remove_working_files()
+        self._leave()
+
+    def _entered(self) -> Status:
+        if self._status is None:
+            raise RuntimeError("a run folder can be used only within its 'with' statement")
+        return self._status
+
+    def _leave(self) -> None:
+        """Release the lock; remove the folder if it was made here and nothing was put into it."""
+        self._lock.release()
+        self._status = None
+        if self._created:
+            with suppress(OSError):
+                self.path.rmdir()
+
+    def _remove_working_files(self) -> None:
+        """Delete what only a run under way needs, the marker last: without it checkpoints would be nobody's."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        with suppress(OSError):
+            (self.path / MARKER).unlink()
+
+    def _refuse_strangers(self) -> None:
+        """Refuse a folder with files that are no run's: most likely the path is a mistake."""
+        strangers = sorted(p.name for p in self.path.iterdir() if not _is_ours(p.name))
+        if strangers:
+            raise UserError(
+                f"{self.path} holds '{strangers[0]}', which is not part of a run: give --out an empty or new folder"
+            )
+
+    def _inspect(self) -> Status:
+        """Find out how far the run is.
+
+        Raises:
+            UserError: the folder holds another run or a damaged one.
+        """
+        manifest, marker = self.path / MANIFEST, self.path / MARKER
+        if manifest.exists():
+            record = self._record(manifest)
+            self._require_same(record, "a finished run")
+            self._require_whole(record)
+            return "complete"
+        resumable = checkpoint.exists(self.checkpoints)
+        if marker.exists():
+            self._require_same(self._record(marker), "an unfinished run")
+        elif resumable:
+            raise UserError(
+                f"{self.path} holds checkpoints but no {MARKER} that says of which run: "
+                "delete the folder, or give another --out"
+            )
+        return "resumable" if resumable else "new"
+
+    def _record(self, path: Path) -> dict[str, Any]:
+        try:
+            record = tables.read_json(path)
+        except UserError:
+            record = None
+        if not isinstance(record, dict):
+            raise self._damaged(f"{path.name} cannot be read")
+        return record
+
+    def _require_same(self, record: dict[str, Any], what: str) -> None:
+        """Refuse the record of another run, saying where the two differ if it can be told."""
+        if record.get("config_hash") == self.config_hash:
+            return
+        theirs = record.get("config")
+        raise UserError(
+            f"{self.path} holds {what} of another configuration{_differences(theirs, self.config)}: "
+            "give another --out, or delete that folder first"
+        )
+
+    def _require_whole(self, manifest: dict[str, Any]) -> None:
+        """Compare the files with the checksums in the manifest; only the policy may be missing."""
+        checksums = manifest.get("checksums")
+        if manifest.get("status") != "complete" or not isinstance(checksums, dict):
+            raise self._damaged(f"{MANIFEST} is incomplete")
+        for name in (PHASES, EVALS, POLICY):
+            path = self.path / name
+            if not path.exists():
+                if name == POLICY:
+                    continue
+                raise self._damaged(f"{name} is missing")
+            try:
+                same = tables.sha256_file(path) == checksums.get(name)
+            except OSError:
+                same = False
+            if not same:
+                raise self._damaged(f"{name} does not match its checksum in {MANIFEST}")
+
+    def _damaged(self, reason: str) -> UserError:
+        return UserError(
+            f"the run in {self.path} is damaged, {reason}: delete the folder and run the same command again"
+        )
+
+
+def _make(path: Path) -> bool:
+    """Create a folder with its parents; False if it was there.
+
+    Raises:
+        UserError: something else has that name, or it cannot be created.
+    """
+    if path.is_dir():
+        return False
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError as error:
+        if path.is_dir():  # created by another process this very moment
+            return False
+        raise UserError(f"{path} is a file, but a run needs a folder: give another --out") from error
+    except OSError as error:
+        raise UserError(
+            f"cannot create the run folder {path} ({error.strerror}): give --out a place that is writable"
+        ) from error
+    return True
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file of this name belongs in a run folder; NFS keeps deleted open files under a name of its own."""
+    temporary = name.endswith(".tmp") and name.startswith(tuple(f".{ours}." for ours in _OURS))
+    return name in _OURS or temporary or name.startswith(".nfs")
+
+
+def _differences(theirs: Any, ours: Mapping[str, Any]) -> str:
+    """Name the settings in which two configurations differ, as a clause in parentheses; empty if none can be named."""
+    if not isinstance(theirs, dict) or not ours:
+        return ""
+    keys = [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+    shown = [f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here" for key in keys[:4]]
+    if len(keys) > len(shown):
+        shown.append(f"and {len(keys) - len(shown)} more")
+    return f" ({', '.join(shown)})" if shown else ""
