@@ -11,12 +11,13 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vaco.control.adam import Adam
 from vaco.control.collect import Batch, Flags
 from vaco.control.networks import ActorCritic, Floats
 from vaco.control.policy import (
@@ -132,9 +133,8 @@ class Learner:
         self.config, self.networks, self.shuffle = config, networks, shuffle
         self.algorithm, self.settings = config.parsed, config.filter_settings
         self.scaler = RewardScaler(config.num_envs, config.discount, config.reward_clip)
-        self.parameters = torch.from_numpy(networks.flat)  # shares memory: a step changes the networks in place
-        self.parameters.grad = torch.from_numpy(networks.gradient)
-        self.optimizer = torch.optim.Adam([self.parameters], config.learning_rate, eps=config.adam_epsilon, fused=True)
+        self.optimizer = Adam(len(networks.flat), config.adam_epsilon)
+        self.learning_rate = config.learning_rate
         self.learner_log_std: Floats = networks.parameters["log_std"].copy()  # of π_T
         self.align_seconds = 0.0
 
@@ -154,7 +154,7 @@ class Learner:
         """
         started, self.align_seconds = time.perf_counter(), 0.0
         self.settings = replace(self.settings, mean_age=float(batch.ages.mean()))
-        self.optimizer.param_groups[0]["lr"] = learning_rate
+        self.learning_rate = learning_rate
         self.learner_log_std = self.networks.parameters["log_std"].copy()
         rewards = self.scaler.scale(batch) if self.config.normalise_rewards else batch.rewards
         whole, values = self._prepare(
@@ -270,7 +270,7 @@ class Learner:
         d_value[:size] = self.config.value_coefficient * share * error
         networks.backward(d_mean, d_value, d_log_std.astype(np.float32))
         grad_norm = self._clip_gradient()
-        self.optimizer.step()
+        self.optimizer.step(networks.flat, networks.gradient, self.learning_rate)
         return Step(
             kept_fraction=float(share @ verdict.kept.numpy()),
             clip_fraction=float(share @ (np.abs(ratio - 1.0) > self.config.clip)),
@@ -337,30 +337,26 @@ class Learner:
             "entropy": float(log_std.sum()) + 0.5 * dimensions * math.log(2.0 * math.pi * math.e),
         }
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
-        """Everything that a bitwise continuation needs, except the generator and the networks' shapes."""
-        adam = self.optimizer.state.get(self.parameters, {})
-        zeros = np.zeros_like(self.networks.flat)
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What a bitwise continuation needs, the generator apart; the arrays are the learner's own, not copies."""
         return {
-            "parameters": self.networks.flat.copy(),
-            "adam.exp_avg": adam["exp_avg"].numpy().copy() if adam else zeros,
-            "adam.exp_avg_sq": adam["exp_avg_sq"].numpy().copy() if adam else zeros,
-            "adam.step": np.array(float(adam["step"]) if adam else 0.0, np.float32),
-            "reward.returns": self.scaler.returns.copy(),
+            "parameters": self.networks.flat,
+            "adam.mean": self.optimizer.mean,
+            "adam.square": self.optimizer.square,
+            "adam.steps": np.array(self.optimizer.steps),
+            "reward.returns": self.scaler.returns,
             "reward.statistics": self.scaler.statistics.state(),
             "kl_coefficient": np.array(self.settings.kl_coefficient),
         }
 
-    def set_state(self, state: dict[str, NDArray[np.generic]]) -> None:
+    def set_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Restore what `state` returned."""
         self.networks.flat[:] = state["parameters"]
-        self.optimizer.state[self.parameters] = {
-            "step": torch.tensor(float(state["adam.step"]), dtype=torch.float32),
-            "exp_avg": torch.from_numpy(state["adam.exp_avg"].copy()),
-            "exp_avg_sq": torch.from_numpy(state["adam.exp_avg_sq"].copy()),
-        }
+        self.optimizer.mean[:] = state["adam.mean"]
+        self.optimizer.square[:] = state["adam.square"]
+        self.optimizer.steps = int(state["adam.steps"])
         self.scaler.returns[:] = state["reward.returns"]
-        self.scaler.statistics.set_state(state["reward.statistics"].astype(np.float64))
+        self.scaler.statistics.set_state(state["reward.statistics"])
         self.settings = replace(self.settings, kl_coefficient=float(state["kl_coefficient"]))
 
 

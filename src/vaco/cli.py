@@ -1,0 +1,146 @@
+"""The command line: `vaco train`, `evaluate`, `algorithms`, `estimate`.
+
+Every mistake of the user ends with one sentence on standard error and exit code 2. Commands import what they need when
+they run, so that `vaco algorithms` does not load a physics engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from vaco import __version__
+from vaco.errors import UserError, nearest
+
+COMMANDS = ("train", "evaluate", "algorithms", "estimate")
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one sentence, raised rather than printed."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see '{self.prog} --help'")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their flags."""
+    parser = _Parser(prog="vaco", description="Asynchronous on-policy reinforcement learning under policy lag.")
+    parser.add_argument("--version", action="version", version=f"vaco {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    train = commands.add_parser("train", help="train one run into a folder; resumes if it was interrupted")
+    train.set_defaults(function=_train)
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
+    for flag, kind, meaning in (
+        ("env", str, "Gymnasium task, such as HalfCheetah-v5"),
+        ("algorithm", str, "alias or ALIGN+FILTER, see 'vaco algorithms'"),
+        ("lag", int, "capacity K of the policy buffer; 1 is synchronous"),
+        ("seed", int, "seed of the run"),
+        ("steps", int, "environment steps"),
+        ("backend", str, "batched (default) or gymnasium"),
+        ("eval-points", int, "evaluations after step 0"),
+        ("eval-episodes", int, "episodes per evaluation, stochastic and deterministic each"),
+    ):
+        train.add_argument(f"--{flag}", type=kind, help=meaning)
+    train.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings; flags and --set win over it")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of the run, repeatable"
+    )
+    train.add_argument("--quiet", action="store_true", help="show no progress")
+
+    evaluate = commands.add_parser("evaluate", help="returns of a finished run's policy, or of random actions")
+    evaluate.set_defaults(function=_evaluate)
+    evaluate.add_argument("--run", type=Path, metavar="DIR", help="folder of a finished run")
+    evaluate.add_argument("--random", action="store_true", help="uniformly random actions instead of a policy")
+    evaluate.add_argument("--env", help="Gymnasium task (with --random)")
+    evaluate.add_argument("--episodes", type=int, default=10, help="episodes (default 10)")
+    evaluate.add_argument("--seed", type=int, default=0, help="seed (default 0)")
+    evaluate.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON")
+
+    algorithms = commands.add_parser("algorithms", help="print the table of algorithms")
+    algorithms.set_defaults(function=_algorithms)
+
+    estimate = commands.add_parser("estimate", help="runs, environment steps, core-hours and disk of a tier")
+    estimate.set_defaults(function=_estimate)
+    estimate.add_argument("--tier", default="smoke", help="smoke, desk, paper or a file (default smoke)")
+    estimate.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command line without the program's name.
+
+    Returns:
+        The exit code: 0, 2 for a user's mistake, 130 after an interrupt.
+    """
+    parser = build_parser()
+    try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+            raise UserError(f"there is no command '{arguments[0]}': {nearest(arguments[0], COMMANDS)}")
+        options = parser.parse_args(arguments)
+        if options.command is None:
+            parser.print_help()
+            return 0
+        options.function(options)
+    except UserError as error:
+        print(f"vaco: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vaco: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    from vaco.runs.config import build, parse_assignment, read_settings
+
+    settings: dict[str, Any] = read_settings(options.config) if options.config else {}
+    settings |= dict(parse_assignment(text) for text in options.set)
+    flags = ("env", "algorithm", "lag", "seed", "steps", "backend", "eval_points", "eval_episodes")
+    settings |= {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
+    config = build(settings)
+
+    from vaco.control.train import train
+
+    train(config, options.out, quiet=options.quiet)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from vaco.control import replay
+    from vaco.runs.tables import write_json
+
+    if options.episodes < 1:
+        raise UserError(f"episodes is {options.episodes}, but at least 1 is needed")
+    if options.seed < 0:
+        raise UserError(f"seed is {options.seed}, but it must be at least 0")
+    if options.random == (options.run is not None):
+        raise UserError("give either --run DIR, to evaluate a finished run, or --random with --env")
+    if options.random and options.env is None:
+        raise UserError("--random needs a task: give --env, such as --env HalfCheetah-v5")
+    if options.random:
+        result = replay.random_returns(options.env, options.episodes, options.seed)
+    else:
+        result = replay.policy_returns(options.run, options.episodes, options.seed)
+    print(f"{result['env']}, {result['policy']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']}")
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(options.out, result)
+
+
+def _algorithms(options: argparse.Namespace) -> None:
+    from vaco.objectives.table import describe
+
+    print(describe(), end="")
+
+
+def _estimate(options: argparse.Namespace) -> None:
+    from vaco.runs.estimate import estimate
+    from vaco.runs.tiers import load_tier
+
+    print(estimate(load_tier(options.tier), options.results).render())

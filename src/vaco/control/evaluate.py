@@ -1,0 +1,90 @@
+"""How good the current learner is: whole episodes on environments of their own, policy and normaliser frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaco.control.envs import VectorEnv
+from vaco.control.networks import ActorCritic
+from vaco.control.policy import Actors, Doubles, Snapshot
+
+
+class Evaluation(NamedTuple):
+    """Undiscounted, unscaled episode returns, [M] each."""
+
+    stochastic: Doubles
+    deterministic: Doubles
+
+    def summary(self) -> dict[str, float]:
+        """The columns of ``evals.parquet`` that describe returns."""
+        return {
+            "mean": float(self.stochastic.mean()),
+            "std": float(self.stochastic.std()),
+            "episodes": float(len(self.stochastic)),
+            "deterministic_mean": float(self.deterministic.mean()),
+            "deterministic_std": float(self.deterministic.std()),
+            "deterministic_episodes": float(len(self.deterministic)),
+        }
+
+
+def evaluate(
+    env: VectorEnv, snapshot: Snapshot, template: ActorCritic, seed: int, generator: np.random.Generator
+) -> Evaluation:
+    """Run one episode in each environment: sampled actions in the first half of them, mean actions in the rest.
+
+    Args:
+        env: an even number 2M of environments, used for nothing else.
+        snapshot: the learner.
+        template: networks of its shape.
+        seed: seed of the first environment's reset.
+        generator: source of the actions' noise.
+
+    Returns:
+        M stochastic and M deterministic returns.
+    """
+    half = env.num_envs // 2
+    actors = Actors([snapshot] * env.num_envs, template)
+    scale = np.zeros((env.num_envs, 1), np.float32)
+    scale[:half] = 1.0
+
+    def act(observations: Doubles) -> NDArray[np.float32]:
+        noise = generator.standard_normal((env.num_envs, env.action_size), np.float32)
+        return actors.mean(observations.astype(np.float32)) + scale * noise * actors.std
+
+    returns = _episodes(env, act, seed)
+    return Evaluation(returns[:half], returns[half:])
+
+
+def evaluate_random(env: VectorEnv, seed: int, generator: np.random.Generator) -> Doubles:
+    """Return of one episode of uniformly random actions in each environment: the zero of normalised scores.
+
+    Args:
+        env: the environments; their action bounds must be finite.
+        seed: seed of the first environment's reset.
+        generator: source of the actions.
+
+    Returns:
+        Undiscounted returns, [E].
+    """
+    low, high = env.action_low, env.action_high
+
+    def act(_: Doubles) -> Doubles:
+        return generator.uniform(low, high, (env.num_envs, env.action_size))
+
+    return _episodes(env, act, seed)
+
+
+def _episodes(env: VectorEnv, act: Callable[[Doubles], NDArray[np.floating]], seed: int) -> Doubles:
+    """Undiscounted return of the first episode of each environment, [E]."""
+    observations = env.reset(seed)
+    returns, running = np.zeros(env.num_envs), np.ones(env.num_envs, np.bool_)
+    while running.any():
+        step = env.step(act(observations))
+        returns += step.rewards * running
+        running &= ~(step.terminated | step.truncated)
+        observations = step.observations
+    return returns

@@ -1,0 +1,294 @@
+"""One run, from a configuration to a finished folder: collect, align, filter, repeat.
+
+    vaco train --env HalfCheetah-v5 --algorithm vaco --lag 8 --seed 0 --steps 1000000 --out DIR
+
+`train` reads top to bottom. All state that a phase leaves to the next is in `Run`; saved at a phase boundary and
+restored, it continues bit for bit, which is why a run can be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaco.control.collect import Batch, Collector
+from vaco.control.envs import make_vector_env
+from vaco.control.evaluate import evaluate
+from vaco.control.learner import Learner
+from vaco.control.networks import ActorCritic
+from vaco.control.policy import Normaliser, Snapshot, take_snapshot
+from vaco.errors import UserError
+from vaco.lag import PolicyBuffer
+from vaco.runs import checkpoint, provenance
+from vaco.runs.config import RunConfig
+from vaco.runs.folder import RunFolder
+from vaco.runs.progress import Progress
+from vaco.runs.rng import decode_generator, encode_generator
+
+Arrays = dict[str, NDArray[Any]]
+
+INTEGERS = ("phase", "env_steps", "episodes", "age_min", "age_max", "grid_steps", "deterministic_episodes")
+CHECKPOINT_SECONDS = 20.0
+GENERATORS = ("assignment", "noise", "shuffle")
+
+
+class Run:
+    """Everything that one phase leaves to the next."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Build the run at its very beginning.
+
+        Args:
+            config: the configuration.
+
+        Raises:
+            UserError: the environment is unknown or unsuitable.
+        """
+        self.config, self.phase, self.seconds = config, 0, 0.0
+        env = make_vector_env(config.env, num_envs=config.num_envs, backend=config.backend)
+        self.eval_env = make_vector_env(config.env, num_envs=2 * config.eval_episodes, backend=config.backend)
+        seeds = np.random.SeedSequence(config.seed).spawn(1 + len(GENERATORS))
+        self.generators = {n: np.random.default_rng(s) for n, s in zip(GENERATORS, seeds[1:], strict=True)}
+        self.networks = ActorCritic(env.observation_size, env.action_size, config.hidden)
+        self.networks.initialise(np.random.default_rng(seeds[0]), config.initial_log_std)
+        self.normaliser = Normaliser(env.observation_size)
+        self.collector = Collector(env, self.networks, config.phase_steps)
+        self.collector.reset(_environment_seed(config.seed, 0))
+        self.learner = Learner(config, self.networks, self.generators["shuffle"])
+        self.buffer: PolicyBuffer[Snapshot] = PolicyBuffer(config.lag)
+        self.snapshot = self._push()
+        self.rows: list[dict[str, float]] = []
+        self.evals: list[dict[str, float]] = []
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps taken, dead slots included."""
+        return self.phase * self.config.batch
+
+    def advance(self) -> dict[str, float]:
+        """Run one phase: collect with buffered policies, optimise, and push the new policy into the buffer.
+
+        Returns:
+            The phase's row of ``phases.parquet``.
+
+        Raises:
+            UserError: something is no longer finite; what was saved before is still good.
+        """
+        started = time.perf_counter()
+        batch = self.collector.collect(self.buffer, self.generators["assignment"], self.generators["noise"])
+        collected = time.perf_counter()
+        _require_finite(batch)
+        decay = 1.0 - self.phase / self.config.phases if self.config.learning_rate_decay else 1.0
+        standardised = self.snapshot.standardise(batch.observations)
+        diagnostics = self.learner.optimise(batch, standardised, decay * self.config.learning_rate)
+        if self.config.normalise_observations:
+            self.normaliser.update(batch.observations[:-1].reshape(-1, batch.observations.shape[-1]))
+        self.phase += 1
+        self.snapshot = self._push()
+        finished = time.perf_counter()
+        self.seconds += finished - started
+        row = {
+            "phase": self.phase,
+            "env_steps": self.env_steps,
+            "wall_seconds": self.seconds,
+            "episode_return": float(batch.episode_returns.mean()) if len(batch.episode_returns) else math.nan,
+            "episodes": len(batch.episode_returns),
+            **diagnostics,
+            "age_min": int(batch.ages.min()),
+            "age_mean": float(batch.ages.mean()),
+            "age_max": int(batch.ages.max()),
+            "collect_seconds": collected - started,
+        }
+        self.rows.append(row)
+        return row
+
+    def evaluate_if_due(self) -> None:
+        """Evaluate the current learner where the fixed grid has a point at this phase."""
+        grid = evaluation_grid(self.config)
+        if self.phase not in grid or len(self.evals) > list(grid).index(self.phase):
+            return
+        started, index = time.perf_counter(), list(grid).index(self.phase)
+        noise = np.random.default_rng(np.random.SeedSequence((self.config.seed, 2, index)))
+        seed = _environment_seed(self.config.seed, 1 + index)
+        result = evaluate(self.eval_env, self.snapshot, self.networks, seed, noise)
+        self.seconds += time.perf_counter() - started
+        steps = {"env_steps": self.env_steps, "grid_steps": grid[self.phase]}
+        self.evals.append({**steps, **result.summary(), "wall_seconds": self.seconds})
+
+    def state(self) -> Arrays:
+        """Everything a bitwise continuation needs, as arrays."""
+        arrays: Arrays = {f"learner.{name}": value for name, value in self.learner.state().items()}
+        arrays |= {f"env.{name}": value for name, value in self.collector.env.state().items()}
+        arrays |= {f"generator.{name}": encode_generator(self.generators[name]) for name in GENERATORS}
+        arrays |= {f"phases.{name}": column for name, column in _columns(self.rows, np.float64).items()}
+        arrays |= {f"evals.{name}": column for name, column in _columns(self.evals, np.float64).items()}
+        arrays["normaliser"] = self.normaliser.state()
+        arrays["collector.observations"] = self.collector.observations
+        arrays["collector.returns"] = self.collector.running_returns
+        arrays["buffer.version"] = np.array([snapshot.version for snapshot in self.buffer])
+        for name in ("flat", "shift", "scale"):
+            arrays[f"buffer.{name}"] = np.stack([getattr(snapshot, name) for snapshot in self.buffer])
+        return arrays
+
+    def restore(self, phase: int, seconds: float, arrays: Arrays) -> None:
+        """Continue from what `state` returned."""
+
+        def part(prefix: str) -> Arrays:
+            return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+        self.phase, self.seconds = phase, seconds
+        for name in GENERATORS:
+            self.generators[name] = decode_generator(arrays[f"generator.{name}"])
+        self.learner.shuffle = self.generators["shuffle"]
+        self.learner.set_state(part("learner."))
+        self.collector.env.set_state(part("env."))
+        self.collector.observations = arrays["collector.observations"]
+        self.collector.running_returns = arrays["collector.returns"]
+        self.normaliser.set_state(arrays["normaliser"])
+        self.buffer = PolicyBuffer(self.config.lag)
+        held = [arrays[f"buffer.{name}"] for name in ("version", "flat", "shift", "scale")]
+        for version, flat, shift, scale in zip(*held, strict=True):
+            self.snapshot = Snapshot(int(version), flat, shift, scale, self.config.observation_clip)
+            self.buffer.push(self.snapshot)
+        self.rows, self.evals = _rows(part("phases.")), _rows(part("evals."))
+
+    def _push(self) -> Snapshot:
+        snapshot = take_snapshot(self.networks, self.normaliser, self.phase, self.config.observation_clip)
+        self.buffer.push(snapshot)
+        return snapshot
+
+
+def train(config: RunConfig, out: Path, *, quiet: bool = False, say: Callable[[str], None] | None = None) -> None:
+    """Run a configuration to its end, or continue it where an earlier process stopped.
+
+    Args:
+        config: the configuration.
+        out: the run's folder; see `RunFolder` for what it may hold.
+        quiet: show no progress.
+        say: called with each sentence for the user; standard error by default.
+
+    Raises:
+        UserError: the folder is not this run's, the disk is full, or training diverged.
+    """
+    say = say or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
+    with RunFolder(out, config.hash, config=config.resolved()) as folder:
+        if folder.status() == "complete":
+            say(f"{out} already holds this run, complete: nothing to do")
+            return
+        run, started = Run(config), provenance.utc_now()
+        saved = checkpoint.load_latest(folder.checkpoints, warn=say)
+        if saved is not None:
+            phase, arrays, meta = saved
+            run.restore(phase, meta["seconds"], arrays)
+            started = meta["started"]
+            say(f"resuming {out} at step {run.env_steps:,} of {config.steps:,}")
+        run.evaluate_if_due()
+        last_saved = time.monotonic()
+        with Progress(_name(config), config.phases * config.batch, run.env_steps, quiet=quiet) as progress:
+            while run.phase < config.phases:
+                try:
+                    row = run.advance()
+                    run.evaluate_if_due()
+                except UserError as error:
+                    raise _stopped(error, run, folder) from error
+                progress.advance(config.batch, _facts(run, row))
+                if time.monotonic() - last_saved > CHECKPOINT_SECONDS:
+                    meta = {"seconds": run.seconds, "started": started}
+                    checkpoint.save(folder.checkpoints, progress=run.phase, arrays=run.state(), meta=meta)
+                    folder.heartbeat()
+                    last_saved = time.monotonic()
+        _finish(folder, run, started)
+
+
+def _finish(folder: RunFolder, run: Run, started: str) -> None:
+    """Write the four files that a finished run leaves."""
+    config = run.config
+    final = {"parameters": run.networks.flat, "observation_shift": run.snapshot.shift}
+    networks = run.networks
+    shape = {
+        "observation_size": networks.observation_size,
+        "action_size": networks.action_size,
+        "hidden": list(networks.hidden),
+    }
+    folder.finish(
+        phases=_columns(run.rows, np.float32),
+        evals=_columns(run.evals, np.float32),
+        policy={**final, "observation_scale": run.snapshot.scale},
+        policy_meta={**shape, "env": config.env, "backend": config.backend, "clip": config.observation_clip},
+        manifest=provenance.manifest(
+            identity=config.identity,
+            config=config.resolved(),
+            config_hash=config.hash,
+            source_hash=provenance.training_hash(config.algorithm),
+            started=started,
+            finished=provenance.utc_now(),
+            wall_seconds=round(run.seconds, 3),
+            completed_steps=run.env_steps,
+        ),
+    )
+
+
+def evaluation_grid(config: RunConfig) -> dict[int, int]:
+    """The evaluation points: phase boundary → nominal steps, from step 0 to the last.
+
+    Each nominal point is evaluated at the first phase boundary at or after it; points that share a boundary are one.
+    """
+    grid = {}
+    for point in range(config.eval_points + 1):
+        nominal = round(point * config.steps / config.eval_points)
+        grid[min(-(-nominal // config.batch), config.phases)] = nominal
+    return grid
+
+
+def _environment_seed(seed: int, purpose: int) -> int:
+    """A 31-bit seed for a vector environment, distinct for each purpose within a run."""
+    return int(np.random.SeedSequence((seed, 1, purpose)).generate_state(1)[0] >> 1)
+
+
+def _require_finite(batch: Batch) -> None:
+    """Refuse data with NaN or infinity, before it reaches the networks."""
+    for name, values in (("observation", batch.observations), ("reward", batch.rewards)):
+        if not np.isfinite(values).all():
+            actor = int(np.argwhere(~np.isfinite(values))[0][1])
+            raise UserError(f"the environment of actor {actor} returned a {name} that is not finite")
+
+
+def _stopped(error: UserError, run: Run, folder: RunFolder) -> UserError:
+    """Say when and where training stopped, and what is still good."""
+    when = f"training stopped in phase {run.phase + 1} (after environment step {run.env_steps:,}): {error}"
+    if checkpoint.exists(folder.checkpoints):
+        return UserError(f"{when}; the last good checkpoint is kept in {folder.checkpoints}")
+    return UserError(f"{when}; no checkpoint had been written yet")
+
+
+def _columns(rows: list[dict[str, float]], precision: type[np.floating]) -> Arrays:
+    """Rows as columns, whole numbers as int64 and the others in the given precision."""
+    names = rows[0] if rows else {}
+    return {n: np.array([r[n] for r in rows], np.int64 if n in INTEGERS else precision) for n in names}
+
+
+def _rows(columns: Arrays) -> list[dict[str, float]]:
+    """The inverse of `_columns`."""
+    values = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in values]
+
+
+def _name(config: RunConfig) -> str:
+    return f"{config.env} {config.algorithm} lag{config.lag} seed{config.seed}"
+
+
+def _facts(run: Run, row: dict[str, float]) -> dict[str, str]:
+    """What the progress display says of a phase."""
+    return {
+        "phase": f"{run.phase}/{run.config.phases}",
+        "return": f"{run.evals[-1]['mean']:.1f}",
+        "lag": f"{row['backward_lag']:.3f}+{row['forward_lag']:.3f}",
+        "kept": f"{row['kept_fraction']:.3f}",
+    }
