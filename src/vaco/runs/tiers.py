@@ -1,0 +1,372 @@
+"""A tier: the configuration file that says which runs exist, and in what order they are worth having.
+
+A tier file lists environments, algorithms, capacities and seeds; the runs are their product (the grid `main`) and the
+product of every further study. A run that several grids ask for is one run: names that mean the same algorithm with
+the same settings are written one way, so that the path of a run is unique.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vaco.errors import UserError, nearest
+from vaco.objectives.table import ALIASES, parse
+from vaco.runs.config import SETTINGS, build, meanings
+from vaco.runs.tier_schema import TIER_SCHEMA, check
+
+Setting = str | int | float | bool | tuple[int, ...]
+MAIN = "main"
+OWN_KEYS = frozenset({"env", "algorithm", "lag", "seed", "steps", "eval_points", "eval_episodes"})
+"""Settings of a run that a tier states by keys of its own, hence not under `training`."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run of a tier.
+
+    Attributes:
+        tier: name of the tier, first component of the path.
+        env: Gymnasium identifier.
+        algorithm: what `vaco train --algorithm` gets: an alias or ALIGN+FILTER.
+        name: the algorithm or the named variant, a component of the path.
+        lag: capacity K of the policy buffer.
+        seed: seed of the run.
+        steps: environment steps.
+        points: evaluation points after step 0.
+        episodes: episodes an evaluation point.
+        settings: (field, value) pairs that differ from the defaults of the run configuration, sorted by field.
+        grids: the grids of the tier that ask for this run; `main` first.
+    """
+
+    tier: str
+    env: str
+    algorithm: str
+    name: str
+    lag: int
+    seed: int
+    steps: int
+    points: int
+    episodes: int
+    settings: tuple[tuple[str, Setting], ...] = ()
+    grids: tuple[str, ...] = (MAIN,)
+
+    @property
+    def folder(self) -> str:
+        """Path of the run folder relative to `results/`, with forward slashes."""
+        return f"{self.tier}/runs/{self.env}/{self.name}/lag{self.lag}/seed{self.seed}"
+
+    def flags(self, out: str) -> list[str]:
+        """Arguments of `vaco train` that make this run in the folder `out`, one shell word an element."""
+        words = ["--env", self.env, "--algorithm", self.algorithm, "--lag", str(self.lag)]
+        words += ["--seed", str(self.seed), "--steps", str(self.steps), "--out", out]
+        words += ["--eval-points", str(self.points), "--eval-episodes", str(self.episodes)]
+        return words + self.set_flags
+
+    @property
+    def set_flags(self) -> list[str]:
+        """The settings as `--set key=value` words; values are YAML scalars."""
+        return [word for key, value in self.settings for word in ("--set", f"{key}={_scalar(value)}")]
+
+    def command(self, out: str) -> str:
+        """The shell command of this run, quoted."""
+        return shlex.join(["vaco", "train", *self.flags(out)])
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One product of a tier: every combination of its four lists is a run. `algorithms` holds path names."""
+
+    environments: tuple[str, ...]
+    algorithms: tuple[str, ...]
+    capacities: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a name in a path stands for: an algorithm and the settings that are not the defaults."""
+
+    algorithm: str
+    settings: tuple[tuple[str, Setting], ...]
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A validated tier. `methods` maps every path name to what it stands for; `grids` starts with `main`."""
+
+    name: str
+    description: str
+    steps: int
+    points: int
+    episodes: int
+    reference_episodes: int
+    reference_seed: int
+    grids: Mapping[str, Grid]
+    methods: Mapping[str, Method]
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """Every environment of every grid, in order of first appearance."""
+        return tuple(dict.fromkeys(env for grid in self.grids.values() for env in grid.environments))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed of every grid, in order of first appearance."""
+        return tuple(dict.fromkeys(seed for grid in self.grids.values() for seed in grid.seeds))
+
+    def runs(self) -> list[RunSpec]:
+        """All runs, each once, the most useful first: by seed, the main grid before the studies."""
+        asked: dict[tuple[str, str, int, int], list[str]] = {}
+        for grid_name, grid in self.grids.items():
+            cells = product(grid.seeds, grid.environments, grid.capacities, grid.algorithms)
+            for seed, env, lag, name in cells:
+                asked.setdefault((env, name, lag, seed), []).append(grid_name)
+        specs = [self._spec(*cell, tuple(grids)) for cell, grids in asked.items()]
+        # The sort is stable: within one seed and grid the order of the file is kept.
+        return sorted(specs, key=lambda spec: -self.priority(spec))
+
+    def priority(self, spec: RunSpec) -> int:
+        """Larger runs earlier, so that every prefix of the work holds all methods at equally many seeds."""
+        later = self.seeds.index(spec.seed)
+        return 2 * (len(self.seeds) - later) + (MAIN in spec.grids)
+
+    def find(self, env: str, name: str, lag: int | str, seed: int | str) -> RunSpec:
+        """The run of a path, as Snakemake's wildcards name it.
+
+        Raises:
+            UserError: the tier has no such run.
+        """
+        spec = self._by_path.get((env, name, int(lag), int(seed)))
+        if spec is None:
+            raise UserError(
+                f"the tier '{self.name}' has no run {env}/{name}/lag{lag}/seed{seed}: add it to "
+                f"config/{self.name}.yaml or ask for a run that is listed there"
+            )
+        return spec
+
+    @cached_property
+    def _by_path(self) -> dict[tuple[str, str, int, int], RunSpec]:
+        return {(spec.env, spec.name, spec.lag, spec.seed): spec for spec in self.runs()}
+
+    def _spec(self, env: str, name: str, lag: int, seed: int, grids: tuple[str, ...]) -> RunSpec:
+        method = self.methods[name]
+        return RunSpec(
+            tier=self.name,
+            env=env,
+            algorithm=method.algorithm,
+            name=name,
+            lag=lag,
+            seed=seed,
+            steps=self.steps,
+            points=self.points,
+            episodes=self.episodes,
+            settings=method.settings,
+            grids=grids,
+        )
+
+    def plan(self) -> str:
+        """The tier as one line of JSON: what the statistics need to know of it, and nothing of how it trains.
+
+        The reporting code reads this instead of the tier file, so that it imports nothing from the training code
+        and so that a changed comment in the file changes nothing downstream.
+        """
+        content = {
+            "tier": self.name,
+            "description": self.description,
+            "steps": self.steps,
+            "points": self.points,
+            "episodes": self.episodes,
+            "grids": {
+                key: {
+                    "environments": list(grid.environments),
+                    "algorithms": list(grid.algorithms),
+                    "capacities": list(grid.capacities),
+                    "seeds": list(grid.seeds),
+                }
+                for key, grid in self.grids.items()
+            },
+            "methods": {
+                key: {"algorithm": method.algorithm, "settings": dict(method.settings)}
+                for key, method in self.methods.items()
+            },
+            "meanings": {key: text for key, text in meanings().items() if key not in OWN_KEYS},
+        }
+        return json.dumps(content, sort_keys=False, ensure_ascii=True)
+
+
+def load_tier(path_or_name: str | Path) -> Tier:
+    """Read and check a tier.
+
+    Args:
+        path_or_name: `smoke` for `config/smoke.yaml` below the working directory, or the path of a YAML file.
+
+    Returns:
+        The tier.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown or missing key, a value of the wrong kind, an unknown algorithm
+            or setting, or a name that differs from the file's.
+    """
+    path = _tier_path(path_or_name)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as problem:
+        line = getattr(getattr(problem, "problem_mark", None), "line", -1) + 1
+        raise UserError(f"{path} is not valid YAML near line {line}: mend the syntax there") from problem
+    check(raw, TIER_SCHEMA, str(path))
+    if raw["tier"] != path.stem:
+        raise UserError(
+            f"{path} calls itself '{raw['tier']}', but a tier is named after its file: write 'tier: {path.stem}' "
+            "or rename the file"
+        )
+    return _build(raw, str(path))
+
+
+def _tier_path(path_or_name: str | Path) -> Path:
+    text = str(path_or_name)
+    path = Path(text)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise UserError(f"there is no tier file '{path}': give an existing file or the name of a tier in config/")
+        return path
+    named = Path("config") / f"{text}.yaml"
+    if not named.is_file():
+        known = [p.stem for p in Path("config").glob("*.yaml") if p.stem != "config"]
+        hint = nearest(text, known) if known else "run this command from the root of the repository"
+        raise UserError(f"there is no tier '{text}' (no file {named}): {hint}")
+    return named
+
+
+def _build(raw: Mapping[str, Any], where: str) -> Tier:
+    _check_names(raw, where)
+    methods: dict[str, Method] = {}
+    grids = {MAIN: _grid(raw, raw, raw, methods, where)}
+    for study, given in (raw.get("studies") or {}).items():
+        if study == MAIN:
+            raise UserError(f"{where}: a study may not be called '{MAIN}', which is the tier's own grid: rename it")
+        grids[study] = _grid(given, raw, raw, methods, where)
+    return Tier(
+        name=raw["tier"],
+        description=" ".join(raw["description"].split()),
+        steps=raw["steps"],
+        points=raw["evaluation"]["points"],
+        episodes=raw["evaluation"]["episodes"],
+        reference_episodes=raw["reference"]["episodes"],
+        reference_seed=raw["reference"]["seed"],
+        grids=grids,
+        methods=methods,
+    )
+
+
+def _check_names(raw: Mapping[str, Any], where: str) -> None:
+    """Refuse what would otherwise be ignored or ambiguous: dead overrides, and variants named like an algorithm."""
+    variants: Mapping[str, Any] = raw.get("variants") or {}
+    for name in variants:
+        if name in ALIASES or "+" in name:
+            raise UserError(f"{where}: the variant '{name}' is named like an algorithm: give it a name of its own")
+    studies = (raw.get("studies") or {}).values()
+    written = {name for grid in (raw, *studies) for name in grid.get("algorithms", ())}
+    bases = {variants[name]["algorithm"] if name in variants else name for name in written}
+    used = {canonical_algorithm(name, where, variants) for name in bases}
+    for name in raw.get("overrides") or {}:
+        if name not in written and (name in variants or canonical_algorithm(name, where, variants) not in used):
+            raise UserError(f"{where}: 'overrides' speaks of '{name}', which no grid of the tier uses: remove it")
+
+
+def _grid(
+    given: Mapping[str, Any],
+    inherited: Mapping[str, Any],
+    raw: Mapping[str, Any],
+    methods: dict[str, Method],
+    where: str,
+) -> Grid:
+    """One grid; enters what its names stand for into `methods`."""
+    names = []
+    for written in given.get("algorithms", inherited["algorithms"]):
+        name, method = _method(written, raw, where)
+        methods[name] = method
+        names.append(name)
+    return Grid(
+        environments=tuple(given.get("environments", inherited["environments"])),
+        algorithms=tuple(dict.fromkeys(names)),
+        capacities=tuple(given.get("capacities", inherited["capacities"])),
+        seeds=tuple(given.get("seeds", inherited["seeds"])),
+    )
+
+
+def _method(written: str, raw: Mapping[str, Any], where: str) -> tuple[str, Method]:
+    """What a name of the file stands for, and the one spelling under which its runs are stored.
+
+    A pair such as `once+tv` that has an alias is stored under the alias; a variant whose settings are those of the
+    plain algorithm is stored as the plain algorithm; of two variants that mean the same, the alphabetically first.
+    """
+    variants: Mapping[str, Any] = raw.get("variants") or {}
+    base = variants[written]["algorithm"] if written in variants else written
+    algorithm = canonical_algorithm(base, where, variants)
+    method = _settled(written, algorithm, raw, where)
+    plain = _settled(algorithm, algorithm, raw, where)
+    if written not in variants or method == plain:
+        return algorithm, plain
+    same = [
+        other
+        for other in sorted(variants)
+        if canonical_algorithm(variants[other]["algorithm"], where, variants) == algorithm
+        and _settled(other, algorithm, raw, where) == method
+    ]
+    return same[0], method
+
+
+def _settled(name: str, algorithm: str, raw: Mapping[str, Any], where: str) -> Method:
+    """Settings of a name: the tier's, then the algorithm's overrides, then the variant's own; defaults left out."""
+    overrides: Mapping[str, Any] = raw.get("overrides") or {}
+    variants: Mapping[str, Any] = raw.get("variants") or {}
+    settings: dict[str, Any] = dict(raw.get("training") or {})
+    for key, value in overrides.items():
+        if key not in variants and canonical_algorithm(key, where, variants) == algorithm:
+            settings |= value
+    if name in variants:
+        settings |= overrides.get(name, {}) | variants[name]["training"]
+    for key in settings:
+        if key in OWN_KEYS:
+            raise UserError(
+                f"{where}: '{key}' is no training setting of '{name}': write it as a key of the tier itself"
+            )
+    try:
+        config = build({"algorithm": algorithm, "steps": raw["steps"], **settings})
+    except UserError as problem:
+        raise UserError(f"{where}: in the settings of '{name}': {problem}") from None
+    kept = {key: getattr(config, key) for key in settings}
+    return Method(algorithm, tuple(sorted((k, v) for k, v in kept.items() if v != SETTINGS[k].default)))
+
+
+@cache
+def _pair_alias(name: str) -> str:
+    align, rule = parse(name).pair.split("+")
+    return next((alias for alias, row in ALIASES.items() if row == (align, rule)), f"{align}+{rule}")
+
+
+def canonical_algorithm(name: str, where: str, variants: Iterable[str] = ()) -> str:
+    """The one spelling of an algorithm: its alias if it has one, else ALIGN+FILTER.
+
+    Raises:
+        UserError: no such algorithm and no such variant.
+    """
+    try:
+        return _pair_alias(name)
+    except UserError as problem:
+        hint = f" (or a variant of the file: {', '.join(sorted(variants))})" if variants else ""
+        raise UserError(f"{where}: {problem}{hint}") from None
+
+
+def _scalar(value: Setting) -> str:
+    """A value as the YAML scalar that reads back as itself."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
