@@ -1,0 +1,299 @@
+"""From run folders to tidy tables: `python -m vaco.report.aggregate --plan JSON --results DIR --out DIR`.
+
+Writes below `--out`:
+
+* `scores.parquet`: one row a run: final return of the stochastic policy at the last evaluation point, its normalised
+  score, the normalised area under the curve, wall-clock seconds;
+* `curves.parquet`: one row a run and evaluation point;
+* `diagnostics.parquet`: lag, filter and optimiser diagnostics over training, averaged over at most 100 equal stretches
+  of training a run, float32;
+* `configs.json`: the hyper-parameters behind every name;
+* `summary.json`: scale, references of the normalisation, what is missing, warnings, versions.
+
+Scores are normalised a task: 0 is the uniformly random policy, 1 is synchronous PPO (`ppo`, K = 1) of the same tier.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import warnings as python_warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vaco.errors import UserError
+from vaco.report.command import run_command
+from vaco.report.plan import Cell, Plan, read_plan
+from vaco.report.runs import Run, check_mixture, configurations, find_runs
+from vaco.report.stats import area_under_curve, normalise
+
+REFERENCE = "ppo"
+STRETCHES = 100
+KEYS = ["env", "name", "algorithm", "lag", "seed"]
+DIAGNOSTICS = (
+    "episode_return",
+    "backward_lag",
+    "forward_lag",
+    "tv_before",
+    "tv_after",
+    "tv_statistic",
+    "trigger_fraction",
+    "trigger_flips",
+    "kept_fraction",
+    "clip_fraction",
+    "kl",
+    "ess",
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "grad_norm",
+    "explained_variance",
+    "age_min",
+    "age_mean",
+    "age_max",
+    "collect_seconds",
+    "align_seconds",
+    "update_seconds",
+)
+
+
+def references(plan: Plan, runs: Sequence[Run], root: Path) -> dict[str, dict[str, float]]:
+    """The two returns that define 0 and 1 on every task.
+
+    Returns:
+        By environment: `random`, `random_error` (standard error), `random_episodes`, `ppo`, `ppo_error`, `ppo_seeds`.
+
+    Raises:
+        UserError: no measurement of the random policy, or no synchronous PPO, on some task.
+    """
+    found = {}
+    for env in plan.environments():
+        path = root / "references" / f"{env}.json"
+        if not path.is_file():
+            raise UserError(f"there is no {path}: make it with vaco evaluate --env {env} --random --out {path}")
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        finals = [
+            float(run.table("evals")["mean"].iloc[-1])
+            for run in runs
+            if (run.cell.env, run.cell.name, run.cell.lag) == (env, REFERENCE, 1)
+        ]
+        if not finals:
+            raise UserError(
+                f"the tier '{plan.tier}' has no finished synchronous PPO (ppo, K = 1) on {env}, by which scores are "
+                "normalised: add 'ppo' to its algorithms and 1 to its capacities, or run it"
+            )
+        found[env] = {
+            "random": float(measured["mean"]),
+            "random_error": float(measured["std"]) / math.sqrt(measured["episodes"]),
+            "random_episodes": int(measured["episodes"]),
+            "ppo": float(np.mean(finals)),
+            "ppo_error": float(np.std(finals, ddof=1) / math.sqrt(len(finals))) if len(finals) > 1 else math.nan,
+            "ppo_seeds": len(finals),
+        }
+    return found
+
+
+def weak_references(found: dict[str, dict[str, float]]) -> list[str]:
+    """Warn of tasks on which the distance from 0 to 1 is within twice its own standard error."""
+    warnings = []
+    for env, ref in found.items():
+        error = math.hypot(ref["random_error"], 0.0 if math.isnan(ref["ppo_error"]) else ref["ppo_error"])
+        if ref["ppo"] - ref["random"] < 2 * error:
+            warnings.append(
+                f"On {env} synchronous PPO ({ref['ppo']:.4g}) is within two standard errors of the random policy "
+                f"({ref['random']:.4g}): normalised scores of this task are mostly noise."
+            )
+    return warnings
+
+
+def _labels(run: Run) -> dict[str, Any]:
+    cell = run.cell
+    algorithm = run.manifest["identity"]["algorithm"]
+    return {"env": cell.env, "name": cell.name, "algorithm": algorithm, "lag": cell.lag, "seed": cell.seed}
+
+
+def curves_table(runs: Sequence[Run], found: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """One row a run and evaluation point, with the normalised return in `score`.
+
+    Raises:
+        UserError: runs were evaluated on different grids.
+    """
+    frames = []
+    grid: np.ndarray[Any, Any] | None = None
+    for run in runs:
+        evals = run.table("evals").sort_values("grid_steps", ignore_index=True)
+        steps = evals["grid_steps"].to_numpy()
+        grid = steps if grid is None else grid
+        if not np.array_equal(steps, grid):
+            raise UserError(
+                f"{run.folder} was evaluated at other steps than {runs[0].folder}: delete it and run it again"
+            )
+        ref = found[run.cell.env]
+        scores = normalise(evals["mean"], random=ref["random"], reference=ref["ppo"], task=run.cell.env)
+        frame = pd.DataFrame(_labels(run), index=evals.index)
+        frame["grid_steps"] = steps.astype(np.int64)
+        for column in ("mean", "std", "deterministic_mean"):
+            frame[column] = evals[column].astype(np.float64)
+        frame["score"] = scores
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def scores_table(runs: Sequence[Run], curves: pd.DataFrame) -> pd.DataFrame:
+    """One row a run: the last evaluation, its normalised score, the normalised area under the curve, the cost."""
+    by_run = dict(tuple(curves.groupby(KEYS, sort=False)))
+    rows = []
+    for run in runs:
+        labels = _labels(run)
+        curve = by_run[tuple(labels.values())]
+        last = curve.iloc[-1]
+        rows.append(
+            labels
+            | {
+                "final": last["mean"],
+                "final_deterministic": last["deterministic_mean"],
+                "score": last["score"],
+                "auc": area_under_curve(curve["grid_steps"], curve["score"]),
+                "wall_seconds": float(run.manifest["wall_seconds"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def thin(phases: pd.DataFrame, steps: int, stretches: int = STRETCHES) -> pd.DataFrame:
+    """Average the phases of a run over equal stretches of training.
+
+    Args:
+        phases: one row a phase, with `env_steps`.
+        steps: length of training.
+        stretches: at most this many rows; with fewer phases, one row a phase.
+
+    Returns:
+        `stretch` (0, 1, ...), `progress` in (0, 1] at the stretch's last phase, and the mean of each of `DIAGNOSTICS`
+        over the phases that have a value; NaN where none has.
+    """
+    count = min(stretches, len(phases))
+    ordered = phases.sort_values("env_steps", ignore_index=True)
+    stretch = np.arange(len(ordered)) * count // len(ordered)
+    means = ordered[list(DIAGNOSTICS)].astype(np.float64).groupby(stretch).mean()
+    progress = ordered["env_steps"].groupby(stretch).last() / steps
+    thinned = pd.concat([progress.rename("progress"), means], axis=1).astype(np.float32)
+    thinned.insert(0, "stretch", np.arange(count, dtype=np.int32))
+    return thinned
+
+
+def diagnostics_table(runs: Sequence[Run], plan: Plan) -> pd.DataFrame:
+    """Thinned phases of every run, with the threshold δ and the clip range ε that each was trained with."""
+    frames = []
+    for run in runs:
+        frame = thin(run.table("phases"), plan.steps)
+        for position, (key, value) in enumerate(_labels(run).items()):
+            frame.insert(position, key, value)
+        for setting in ("delta", "clip"):
+            frame[setting] = np.float32(run.manifest["config"].get(setting, np.nan))
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _summary(
+    plan: Plan, runs: Sequence[Run], missing: Sequence[Cell], found: dict[str, Any], warnings: list[str]
+) -> dict[str, Any]:
+    versions: dict[str, set[str]] = {}
+    for run in runs:
+        for package, version in run.manifest["versions"].items():
+            versions.setdefault(package, set()).add(str(version))
+    return {
+        "tier": plan.tier,
+        "description": plan.description,
+        "steps": plan.steps,
+        "evaluation": {"points": plan.points, "episodes": plan.episodes},
+        "grids": json.loads(plan.text)["grids"],
+        "methods": json.loads(plan.text)["methods"],
+        "meanings": dict(plan.meanings),
+        "config_hash": plan.config_hash,
+        "runs": len(runs),
+        "planned_runs": len(plan.cells()),
+        "missing": [cell.folder for cell in missing],
+        "warnings": warnings,
+        "references": {
+            env: {key: None if math.isnan(value) else value for key, value in ref.items()} for env, ref in found.items()
+        },
+        "environment_steps": sum(int(run.manifest["completed_steps"]) for run in runs),
+        "core_hours": sum(float(run.manifest["wall_seconds"]) for run in runs) / 3600,
+        "versions": {package: sorted(found_versions) for package, found_versions in sorted(versions.items())},
+        "source_hashes": {
+            algorithm: sorted({str(r.manifest["source_hash"]) for r in runs if r.cell.name == algorithm})
+            for algorithm in sorted({r.cell.name for r in runs})
+        },
+        "cpus": sorted({str(run.manifest.get("cpu")) for run in runs}),
+    }
+
+
+def aggregate(plan: Plan, root: Path, out: Path, *, allow_missing: bool = False) -> None:
+    """Write the tables of a tier; see the module's docstring.
+
+    Args:
+        plan: what the tier asks for.
+        root: `results/<tier>`.
+        out: folder of the tables, made if need be.
+        allow_missing: go on without runs that are not finished.
+
+    Raises:
+        UserError: runs are missing or may not be compared, or scores cannot be normalised.
+    """
+    runs, missing = find_runs(plan, root, allow_missing=allow_missing)
+    warnings = check_mixture(runs)
+    configs = configurations(runs)
+    found = references(plan, runs, root)
+    warnings += weak_references(found)
+    curves = curves_table(runs, found)
+    out.mkdir(parents=True, exist_ok=True)
+    with python_warnings.catch_warnings():
+        # A column without any value in a stretch averages to NaN, which is what the table should say.
+        python_warnings.simplefilter("ignore", RuntimeWarning)
+        diagnostics = diagnostics_table(runs, plan)
+    write_table(scores_table(runs, curves), out / "scores.parquet")
+    write_table(curves, out / "curves.parquet")
+    write_table(diagnostics, out / "diagnostics.parquet")
+    write_json(configs, out / "configs.json")
+    write_json(_summary(plan, runs, missing, found, warnings), out / "summary.json")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write parquet, small and the same bytes for the same table."""
+    floats = [str(column) for column, kind in table.dtypes.items() if kind.kind == "f"]
+    labels = [str(column) for column in table.columns if column not in floats]
+    table.to_parquet(
+        path,
+        index=False,
+        compression="zstd",
+        compression_level=12,
+        use_dictionary=labels,
+        use_byte_stream_split=floats,
+    )
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write JSON for people: indented, no NaN."""
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m vaco.report.aggregate", description="From run folders to tables.")
+    parser.add_argument("--plan", required=True, help="the tier's plan, JSON, as vaco.runs.tiers writes it")
+    parser.add_argument("--results", type=Path, required=True, help="folder results/<tier>")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
+    parser.add_argument("--allow-missing", action="store_true", help="go on without runs that are not finished")
+    given = parser.parse_args(arguments)
+    aggregate(read_plan(given.plan), given.results, given.out, allow_missing=given.allow_missing)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,79 @@
+"""Table 1: the hyper-parameters that the runs of a tier were really trained with, from their manifests.
+
+One row a setting: the value that most methods of the tier's own grid share, and every method that differs from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vaco.report import caption, style
+from vaco.report.command import run_command
+from vaco.report.product import parse, write_sidecar
+from vaco.report.typeset import write_all
+
+HEADER = ("setting", "meaning", "value", "exceptions")
+
+
+def rows(
+    configs: Mapping[str, Mapping[str, Any]], methods: Mapping[str, Any], meanings: Mapping[str, str]
+) -> list[tuple[str, str, str, str]]:
+    """Setting, meaning, the most frequent value, and who differs.
+
+    Args:
+        configs: by path name, the hyper-parameters of its runs.
+        methods: by path name, the algorithm and settings it stands for. A variant is named after the settings it
+            changes, so these are not repeated as exceptions.
+        meanings: by setting, what it means.
+    """
+    made = []
+    settings = list(dict.fromkeys(key for config in configs.values() for key in config))
+    for setting in settings:
+        values = {name: written(config[setting]) if setting in config else "–" for name, config in configs.items()}
+        common, _ = Counter(values.values()).most_common(1)[0]
+        others = [
+            f"{style.look(name, methods).label}: {value}"
+            for name, value in values.items()
+            if value != common and not (_is_variant(name, methods) and setting in methods[name]["settings"])
+        ]
+        made.append((setting, meanings.get(setting, ""), common, "; ".join(others)))
+    return made
+
+
+def _is_variant(name: str, methods: Mapping[str, Any]) -> bool:
+    return bool(methods[name]["algorithm"] != name)
+
+
+def written(value: Any) -> str:
+    """A value as a reader expects it: 0.0003, yes, 64 x 64."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return " x ".join(written(part) for part in value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command of this table."""
+    tables, stem = parse(arguments, __doc__)
+    configs = tables.json("configs")
+    meanings = tables.summary["meanings"]
+    write_all(stem, HEADER, rows(configs, tables.methods, meanings))
+    text = caption.joined(
+        "Hyper-parameters of all runs, read from their manifests: the value that most methods share, and the "
+        "exceptions; variants of the studies differ in the settings they are named after, and in nothing else. A "
+        "setting that a method does not use is listed with the value it was given.",
+        caption.scale(tables.summary),
+        caption.caveats(tables.summary),
+    )
+    write_sidecar(tables, stem, text)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
