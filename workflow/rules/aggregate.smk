@@ -1,0 +1,26 @@
+"""From run folders to tidy tables."""
+
+
+rule aggregate:
+    input:
+        runs=run_files,
+        references=reference_files,
+    output:
+        TIDY,
+    log:
+        f"logs/{TIER.name}/aggregate.log",
+    conda:
+        "../envs/vaco.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=30,
+    params:
+        plan=TIER.plan(),
+        missing="--allow-missing" if config["allow_missing"] else "",
+        results=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
+        tables=folder,
+        source=report_hash("aggregate"),
+    shell:
+        "python -m vaco.report.aggregate --plan {params.plan:q} --results {params.results:q} --out {params.tables:q}"
+        " {params.missing} > {log:q} 2>&1"

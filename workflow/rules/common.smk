@@ -1,0 +1,121 @@
+"""What all rules share: the checked configuration, the tier, its paths and the hashes that decide what reruns."""
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+from vaco.errors import UserError
+from vaco.report.sources import report_hash
+from vaco.runs.provenance import training_hash
+from vaco.runs.tier_schema import check
+from vaco.runs.tiers import load_tier
+
+SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
+
+
+def readable(function, *arguments):
+    """Call a function and turn a mistake in the configuration into one sentence instead of a traceback."""
+    try:
+        return function(*arguments)
+    except UserError as mistake:
+        raise WorkflowError(str(mistake)) from None
+
+
+# The first call says in one sentence what is wrong, the second fills in the defaults.
+readable(
+    check,
+    config,
+    yaml.safe_load(Path(SCHEMA).read_text(encoding="utf-8")),
+    "config/config.yaml",
+)
+validate(config, SCHEMA)
+
+TIER = readable(load_tier, config["tier"])
+RESULTS = f"results/{TIER.name}"
+FIGURES = f"paper/figures/{TIER.name}"
+PAPER_TABLES = f"paper/tables/{TIER.name}"
+
+# With a Snakemake that was called by its path, as .venv/bin/snakemake, the environment it lives in may not be on the
+# search path of the shell. An activated conda environment of a rule still comes first.
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+)
+
+TABLES = f"{RESULTS}/tables"
+TIDY = [f"{TABLES}/{name}.parquet" for name in ("scores", "curves", "diagnostics")]
+TIDY += [f"{TABLES}/{name}.json" for name in ("configs", "summary")]
+ESTIMATED = (
+    "aggregates",
+    "iqm_curves",
+    "profiles",
+    "improvement",
+    "task_scores",
+    "task_curves",
+)
+ESTIMATES = [f"{TABLES}/{name}.parquet" for name in ESTIMATED]
+
+
+wildcard_constraints:
+    env="[^/]+",
+    name="[^/]+",
+    lag=r"\d+",
+    seed=r"\d+",
+
+
+def spec(wildcards):
+    """The run that a path stands for."""
+    return readable(
+        TIER.find, wildcards.env, wildcards.name, wildcards.lag, wildcards.seed
+    )
+
+
+@cache
+def source_of(algorithm):
+    """Hash of the training source that determines the runs of an algorithm."""
+    return readable(training_hash, algorithm)
+
+
+def finished(run):
+    return Path("results", run.folder, "manifest.json").is_file()
+
+
+def wanted_runs():
+    """The runs to aggregate: all of the tier, or, with allow_missing, those that are finished."""
+    return [run for run in TIER.runs() if not config["allow_missing"] or finished(run)]
+
+
+def run_files(wildcards):
+    return [
+        f"results/{run.folder}/{name}"
+        for run in wanted_runs()
+        for name in ("manifest.json", "phases.parquet", "evals.parquet")
+    ]
+
+
+def reference_files(wildcards):
+    return [f"{RESULTS}/references/{env}.json" for env in TIER.environments]
+
+
+def folder(wildcards, output):
+    """The folder that a rule writes to."""
+    return os.path.dirname(output[0])
+
+
+def stem(wildcards, output):
+    """The path of a product without its suffix."""
+    return os.path.splitext(output[0])[0]
+
+
+def tables_read(wildcards, input):
+    """The folder of the tables that a rule reads."""
+    return os.path.dirname(input[0])
+
+
+def training_minutes(wildcards, attempt):
+    """A generous limit, minutes: a slow core steps the slowest task and learns at 500 steps/s; double on each retry."""
+    return (10 + TIER.steps // (500 * 60)) * 2 ** (attempt - 1)

@@ -1,0 +1,47 @@
+"""Training, one job a run, and the random policy that scores are normalised by."""
+
+
+# Only what a finished run leaves is declared. Snakemake deletes declared outputs of a job that failed or was killed;
+# the checkpoint lies beside them undeclared, so that the same job, started again, resumes.
+rule train:
+    output:
+        manifest=f"{RESULTS}/runs/{{env}}/{{name}}/lag{{lag}}/seed{{seed}}/manifest.json",
+        phases=f"{RESULTS}/runs/{{env}}/{{name}}/lag{{lag}}/seed{{seed}}/phases.parquet",
+        evals=f"{RESULTS}/runs/{{env}}/{{name}}/lag{{lag}}/seed{{seed}}/evals.parquet",
+    log:
+        f"logs/{TIER.name}/train/{{env}}/{{name}}/lag{{lag}}/seed{{seed}}.log",
+    # All methods at the first seed, then all at the second: whenever the work stops, what is there can be compared.
+    priority: lambda wildcards: TIER.priority(spec(wildcards))
+    conda:
+        "../envs/vaco.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 700 * attempt,
+        runtime=training_minutes,
+    params:
+        flags=lambda wildcards, output: spec(wildcards).flags(
+            os.path.dirname(output.manifest)
+        ),
+        source=lambda wildcards: source_of(spec(wildcards).algorithm),
+    shell:
+        "vaco train {params.flags:q} --quiet > {log:q} 2>&1"
+
+
+rule reference:
+    output:
+        f"{RESULTS}/references/{{env}}.json",
+    log:
+        f"logs/{TIER.name}/reference/{{env}}.log",
+    priority: 1000
+    conda:
+        "../envs/vaco.yaml"
+    threads: 1
+    resources:
+        mem_mb=700,
+        runtime=20,
+    params:
+        episodes=TIER.reference_episodes,
+        seed=TIER.reference_seed,
+    shell:
+        "vaco evaluate --env {wildcards.env:q} --random --episodes {params.episodes} --seed {params.seed}"
+        " --out {output:q} > {log:q} 2>&1"
