@@ -210,7 +210,7 @@ def _digest_position(data: bytes | bytearray) -> int:
         DamagedError: there is no room for them within the header.
     """
     end = 8 + int.from_bytes(data[:8], "little")
-    if len(data) < 8 or end > len(data):
+    if end > len(data):
         raise DamagedError("it ends too early")
     position = data.find(_MARK, 8, end)
     if position < 0 or position + len(_MARK) + 64 > end:

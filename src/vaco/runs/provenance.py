@@ -203,7 +203,7 @@ def _canonical(node: Any) -> str:
     if isinstance(node, list):
         return "[" + ",".join(_canonical(item) for item in node if not _is_remark(item)) + "]"
     if not isinstance(node, ast.AST):
-        return f"{type(node).__name__}:{node!r}"
+        return repr(node)
     fields = {name: value for name, value in ast.iter_fields(node) if name not in ("kind", "type_comment")}
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "register":
         fields["args"] = [argument for argument in node.args if not isinstance(argument, ast.Constant)]
