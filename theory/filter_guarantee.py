@@ -1,0 +1,188 @@
+"""What the filter guarantees, and for which parametrisation: statements that hold, as checks, with controls that fail.
+
+Notation: h = 1[kept]·A is what the filter leaves of the advantage, σ = sign(π − π_T), D = E_d TV(π, π_T) with d = d^β,
+so h·σ ≤ 0 wherever σ ≠ 0. Only pairs with π = π_T exactly (kinks of D) can have h ≠ 0 without a sign; a
+first-order change of D is the one-sided derivative, to which a kink contributes ½ d|δπ|. Proofs:
+
+1. *Per sample.* ⟨gᵢ, ∇Dᵢ⟩ = cᵢ·½ sign(ρᵢ − ρ_Tᵢ)ρᵢ·‖∇log πᵢ‖² ≤ 0 for every kept sample, whatever the parametrisation.
+2. *Direct tabular* (the probabilities are the parameters, gradient projected on Σ_a δπ = 0): δπ = d(h − h̄), h̄ the plain
+   mean over actions. Σ_a σ(h − h̄) = −Σ|h| − h̄Σσ ≤ −Σ|h|(1 − |Σσ|/A) ≤ 0. D is piecewise linear along the step, so
+   it does not increase for any step that ends before the first change of sign.
+3. *Natural gradient of tabular softmax*: δπ = π(h − E_π h). Σ_a σπ(h − E_π h) ≤ −E_π|h|(1 − |E_π σ|) ≤ 0.
+4. *Ordinary gradient of tabular softmax*: δπ = π(G − E_π G), G = dπ(h − E_π h). With two actions the same argument
+   works; with three it does not: see `softmax_counterexample`. Shared features: no guarantee either.
+5. *Projection repair*: g − max(0, ⟨g, ∇D⟩)∇D/‖∇D‖² never increases D to first order, in any parametrisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from theory import expect, tolerance
+from theory.bounds import Bound
+from theory.instances import Instance
+from theory.mdp import MDP
+from vaco.objectives import divergence
+from vaco.objectives.filters import FilterSettings, Samples
+
+ALWAYS = FilterSettings(delta=0.0)  # the trigger fires whenever π ≠ π_T
+
+
+class Filtered(NamedTuple):
+    """The filter's view of an instance, each [B, S, A]: weights d·β, ρ, ρ_T, coefficient c and h = c/ρ."""
+
+    weights: Tensor
+    ratio: Tensor
+    learner_ratio: Tensor
+    coefficient: Tensor
+    kept_advantage: Tensor
+
+
+def filtered(x: Instance, rule: str = "tv") -> Filtered:
+    """Run the filter `rule` of `vaco.objectives` on every pair of every instance, with exact weights."""
+    weights = expect.joint(x.behaviour_states, x.behaviour)
+    values, learner_values = expect.ratio(x.current, x.behaviour), expect.ratio(x.learner, x.behaviour)
+    samples = Samples(ratio=values, learner_ratio=learner_values, advantages=x.learner_advantages, weights=weights)
+    decided = expect.verdict(rule, samples, ALWAYS)
+    kept = torch.where(decided.kept & (x.behaviour > 0), x.learner_advantages, 0.0)
+    return Filtered(weights, values, learner_values, decided.coefficient, kept)
+
+
+def per_sample(x: Instance, *, rule: str = "tv") -> Bound:
+    """Statement 1: the largest ⟨gᵢ, ∇Dᵢ⟩/‖∇log πᵢ‖² over all samples is ≤ 0."""
+    f = filtered(x, rule)
+    toward = divergence.total_variation_coefficient(f.ratio, f.learner_ratio)
+    product = torch.where(f.weights > 0, f.coefficient * toward, -torch.inf)
+    error = torch.zeros_like(x.mdp.discount)  # a sign, computed without rounding: products of signs are exact
+    return Bound(product.amax((1, 2)), torch.zeros_like(error), error)
+
+
+def _first_order(x: Instance, step: Tensor) -> Bound:
+    """One-sided derivative of D along `step` (δπ, [B, S, A]) is at most what the kinks contribute."""
+    states = x.behaviour_states[:, :, None]
+    difference = x.current - x.learner
+    kink = difference == 0
+    slope = (0.5 * states * torch.sign(difference) * step).sum((1, 2))
+    allowance = (0.5 * states * torch.where(kink, step.abs(), 0.0)).sum((1, 2))
+    magnitude = (states * step.abs()).sum((1, 2))
+    return Bound(slope + allowance, allowance, 4.0 * tolerance.summation(x.mdp, magnitude))
+
+
+def direct_step(x: Instance, rule: str = "tv", projected: bool = True) -> Tensor:
+    """δπ of a gradient step on the probabilities themselves: Σ w c ∇log π = d·h, then projected on Σ_a δπ = 0."""
+    h = filtered(x, rule).kept_advantage
+    taken = (x.behaviour > 0).to(h.dtype)
+    step = x.behaviour_states[:, :, None] * h
+    mean = (step * taken).sum(-1, keepdim=True) / taken.sum(-1, keepdim=True)
+    return step - mean * taken if projected else step
+
+
+def direct(x: Instance, *, rule: str = "tv") -> Bound:
+    """Statement 2 to first order; the controls run the same step without the filter, or with PPO's clip."""
+    return _first_order(x, direct_step(x, rule))
+
+
+def direct_finite(x: Instance, *, overshoot: float = 1.0) -> Bound:
+    """Statement 2 for a finite step: up to the first change of sign, or the simplex's border, D does not increase."""
+    step = direct_step(x)
+    difference = x.current - x.learner
+    kink = difference == 0
+    step = torch.where(kink.any(-1, keepdim=True), 0.0, step)  # states with a kink stay where they are
+    size = torch.where(step != 0, step.abs(), 1e-300)
+    closing = torch.where(step * difference < 0, difference.abs() / size, torch.inf)
+    border = torch.where(step < 0, x.current / size, torch.inf)
+    length = torch.minimum(closing, border).amin((1, 2)).clamp(max=1e6)
+    after = x.current + overshoot * length[:, None, None] * step
+    left = (x.behaviour_states * divergence.categorical_total_variation(after, x.learner)).sum(-1)
+    right = (x.behaviour_states * divergence.categorical_total_variation(x.current, x.learner)).sum(-1)
+    return Bound(left, right, 4.0 * tolerance.summation(x.mdp, 1.0 + after.abs().amax((1, 2))))
+
+
+def natural_step(x: Instance, rule: str = "tv") -> Tensor:
+    """δπ = π(h − E_π h): the natural gradient of tabular softmax, multiplicative weights."""
+    h = filtered(x, rule).kept_advantage
+    return x.current * (h - (x.current * h).sum(-1, keepdim=True))
+
+
+def natural(x: Instance, *, rule: str = "tv") -> Bound:
+    """Statement 3 to first order."""
+    return _first_order(x, natural_step(x, rule))
+
+
+def softmax_step(x: Instance, rule: str = "tv") -> Tensor:
+    """δπ of an ordinary gradient step on tabular softmax logits."""
+    h = filtered(x, rule).kept_advantage
+    centred = h - (x.current * h).sum(-1, keepdim=True)
+    logits = x.behaviour_states[:, :, None] * x.current * centred
+    return x.current * (logits - (x.current * logits).sum(-1, keepdim=True))
+
+
+def two_actions(x: Instance) -> Instance:
+    """The instance with its first two actions only, every policy mixed with a little of the uniform one.
+
+    The mixing keeps a ratio defined where a policy used neither action; equal policies stay equal.
+    """
+    m = x.mdp
+    mdp = MDP(m.transition[:, :, :2], m.reward[:, :, :2], m.start, m.discount)
+    mixed = [p[..., :2] + 1e-6 for p in (x.behaviours, x.learner, x.current)]
+    behaviours, learner, current = (p / p.sum(-1, keepdim=True) for p in mixed)
+    return replace(x, mdp=mdp, behaviours=behaviours, learner=learner, current=current)
+
+
+def softmax_two_actions(x: Instance) -> Bound:
+    """Statement 4, first half: with two actions ordinary softmax is safe to first order."""
+    pair = two_actions(x) if x.mdp.actions > 2 else x
+    return _first_order(pair, softmax_step(pair))
+
+
+def softmax_any(x: Instance) -> Bound:
+    """The false extension of statement 4 to more actions: a control, it fails."""
+    return _first_order(x, softmax_step(x))
+
+
+def shared_features(x: Instance, *, repair: Literal["none", "projection"] = "projection", features: int = 3) -> Bound:
+    """Statement 5: with linear features shared by all pairs, the repaired filtered gradient does not increase D.
+
+    Parameters θ with logits Φθ, Φ a fixed [S·A, features] array; left is ⟨step, ∇D⟩ with the step normalised. With
+    ``repair="none"`` it is the plain filtered gradient, which may increase D.
+    """
+    f = filtered(x)
+    angles = torch.arange(x.mdp.states * x.mdp.actions * features, dtype=f.ratio.dtype)
+    phi = torch.sin(angles * 1.7 + 0.3).reshape(x.mdp.states, x.mdp.actions, features)
+    score = phi - torch.einsum("bsa,saf->bsf", x.current, phi)[:, :, None, :]  # ∇θ log π, [B, S, A, F]
+    gradient = torch.einsum("bsa,bsaf->bf", f.weights * f.coefficient, score)
+    toward = divergence.total_variation_coefficient(f.ratio, f.learner_ratio)
+    rising = torch.einsum("bsa,bsaf->bf", f.weights * toward, score)
+    step = project(gradient, rising) if repair == "projection" else gradient
+    left = (step * rising).sum(-1)
+    size = gradient.norm(dim=-1) * rising.norm(dim=-1) + x.learner_advantages.abs().amax((1, 2)) * 1e-3
+    error = 16.0 * tolerance.summation(x.mdp, size + x.learner_advantages.abs().amax((1, 2)))
+    return Bound(left, torch.zeros_like(left), error)
+
+
+def project(gradient: Tensor, rising: Tensor) -> Tensor:
+    """Remove from `gradient` what raises D: g − max(0, ⟨g, n⟩)n, n = ∇D/‖∇D‖; last axis is the parameters."""
+    norm = rising.norm(dim=-1, keepdim=True)
+    normal = rising / torch.where(norm > 0, norm, torch.ones_like(norm))
+    return gradient - (gradient * normal).sum(-1, keepdim=True).clamp(min=0.0) * normal
+
+
+def softmax_counterexample() -> dict[str, list[str]]:
+    """One state, three actions, β = π_T: the filter fires, drops what it must, and TV still rises.
+
+    TV(π, π_T) = 1/4. E_{π_T} A = 0. Two samples of three are dropped; the one that is kept, with A < 0 and π > π_T, is
+    rightly pushed down, but an ordinary softmax step hands most of its probability to the third action, which is
+    the most probable and already too probable.
+
+    Returns:
+        π, π_T and A as fractions; `theory.exact` computes the derivative of D from them without rounding.
+    """
+    return {
+        "current": ["1/8", "1/4", "5/8"],
+        "learner": ["3/8", "1/8", "1/2"],
+        "advantages": ["-1", "-1", "1"],
+    }
