@@ -49,6 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="any setting of the run, repeatable"
     )
+    train.add_argument(
+        "--checkpoint-seconds", type=float, default=20.0, metavar="S", help="time between checkpoints (default 20)"
+    )
     train.add_argument("--quiet", action="store_true", help="show no progress")
 
     evaluate = commands.add_parser("evaluate", help="returns of a finished run's policy, or of random actions")
@@ -108,7 +111,7 @@ def _train(options: argparse.Namespace) -> None:
 
     from vaco.control.train import train
 
-    train(config, options.out, quiet=options.quiet)
+    train(config, options.out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,22 @@ from vaco.runs.config import RunConfig
 from vaco.runs.folder import RunFolder
 from vaco.runs.progress import Progress
 from vaco.runs.rng import decode_generator, encode_generator
+from vaco.runs.threads import one_thread
 
 Arrays = dict[str, NDArray[Any]]
 
+PHASE_COLUMNS = (
+    *("phase", "env_steps", "wall_seconds", "episode_return", "episodes"),
+    *("backward_lag", "forward_lag", "tv_before", "tv_after", "tv_statistic", "trigger_fraction", "trigger_flips"),
+    *("kept_fraction", "clip_fraction", "kl", "ess", "policy_loss", "value_loss", "entropy", "grad_norm"),
+    *("learning_rate", "explained_variance", "age_min", "age_mean", "age_max"),
+    *("collect_seconds", "align_seconds", "update_seconds"),
+)
+EVAL_COLUMNS = (
+    *("env_steps", "grid_steps", "mean", "std", "episodes"),
+    *("deterministic_mean", "deterministic_std", "deterministic_episodes", "wall_seconds"),
+)
 INTEGERS = ("phase", "env_steps", "episodes", "age_min", "age_max", "grid_steps", "deterministic_episodes")
-CHECKPOINT_SECONDS = 20.0
 GENERATORS = ("assignment", "noise", "shuffle")
 
 
@@ -127,8 +138,8 @@ class Run:
         arrays: Arrays = {f"learner.{name}": value for name, value in self.learner.state().items()}
         arrays |= {f"env.{name}": value for name, value in self.collector.env.state().items()}
         arrays |= {f"generator.{name}": encode_generator(self.generators[name]) for name in GENERATORS}
-        arrays |= {f"phases.{name}": column for name, column in _columns(self.rows, np.float64).items()}
-        arrays |= {f"evals.{name}": column for name, column in _columns(self.evals, np.float64).items()}
+        arrays |= {f"phases.{name}": column for name, column in _columns(self.rows, PHASE_COLUMNS, np.float64).items()}
+        arrays |= {f"evals.{name}": column for name, column in _columns(self.evals, EVAL_COLUMNS, np.float64).items()}
         arrays["normaliser"] = self.normaliser.state()
         arrays["collector.observations"] = self.collector.observations
         arrays["collector.returns"] = self.collector.running_returns
@@ -165,12 +176,20 @@ class Run:
         return snapshot
 
 
-def train(config: RunConfig, out: Path, *, quiet: bool = False, say: Callable[[str], None] | None = None) -> None:
+def train(
+    config: RunConfig,
+    out: Path,
+    *,
+    checkpoint_seconds: float = 20.0,
+    quiet: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> None:
     """Run a configuration to its end, or continue it where an earlier process stopped.
 
     Args:
         config: the configuration.
         out: the run's folder; see `RunFolder` for what it may hold.
+        checkpoint_seconds: time between checkpoints; no influence on results.
         quiet: show no progress.
         say: called with each sentence for the user; standard error by default.
 
@@ -178,14 +197,20 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False, say: Callable[[s
         UserError: the folder is not this run's, the disk is full, or training diverged.
     """
     say = say or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
-    with RunFolder(out, config.hash, config=config.resolved()) as folder:
+    with one_thread(), RunFolder(out, config.hash, config=config.resolved()) as folder:
         if folder.status() == "complete":
             say(f"{out} already holds this run, complete: nothing to do")
             return
         run, started = Run(config), provenance.utc_now()
+        source = provenance.training_hash(config.algorithm)
         saved = checkpoint.load_latest(folder.checkpoints, warn=say)
         if saved is not None:
             phase, arrays, meta = saved
+            if meta["source_hash"] != source:
+                raise UserError(
+                    f"{out} was begun by other training code (hash {meta['source_hash'][:12]}, now {source[:12]}): "
+                    "check out that code to finish it, or delete the folder to start again"
+                )
             run.restore(phase, meta["seconds"], arrays)
             started = meta["started"]
             say(f"resuming {out} at step {run.env_steps:,} of {config.steps:,}")
@@ -199,15 +224,15 @@ def train(config: RunConfig, out: Path, *, quiet: bool = False, say: Callable[[s
                 except UserError as error:
                     raise _stopped(error, run, folder) from error
                 progress.advance(config.batch, _facts(run, row))
-                if time.monotonic() - last_saved > CHECKPOINT_SECONDS:
-                    meta = {"seconds": run.seconds, "started": started}
+                if time.monotonic() - last_saved >= checkpoint_seconds:
+                    folder.heartbeat()  # first: a folder that another process took over must not be written to
+                    meta = {"seconds": run.seconds, "started": started, "source_hash": source}
                     checkpoint.save(folder.checkpoints, progress=run.phase, arrays=run.state(), meta=meta)
-                    folder.heartbeat()
                     last_saved = time.monotonic()
-        _finish(folder, run, started)
+        _finish(folder, run, started, source)
 
 
-def _finish(folder: RunFolder, run: Run, started: str) -> None:
+def _finish(folder: RunFolder, run: Run, started: str, source_hash: str) -> None:
     """Write the four files that a finished run leaves."""
     config = run.config
     final = {"parameters": run.networks.flat, "observation_shift": run.snapshot.shift}
@@ -218,15 +243,15 @@ def _finish(folder: RunFolder, run: Run, started: str) -> None:
         "hidden": list(networks.hidden),
     }
     folder.finish(
-        phases=_columns(run.rows, np.float32),
-        evals=_columns(run.evals, np.float32),
+        phases=_columns(run.rows, PHASE_COLUMNS, np.float32),
+        evals=_columns(run.evals, EVAL_COLUMNS, np.float32),
         policy={**final, "observation_scale": run.snapshot.scale},
         policy_meta={**shape, "env": config.env, "backend": config.backend, "clip": config.observation_clip},
         manifest=provenance.manifest(
             identity=config.identity,
             config=config.resolved(),
             config_hash=config.hash,
-            source_hash=provenance.training_hash(config.algorithm),
+            source_hash=source_hash,
             started=started,
             finished=provenance.utc_now(),
             wall_seconds=round(run.seconds, 3),
@@ -268,9 +293,8 @@ def _stopped(error: UserError, run: Run, folder: RunFolder) -> UserError:
     return UserError(f"{when}; no checkpoint had been written yet")
 
 
-def _columns(rows: list[dict[str, float]], precision: type[np.floating]) -> Arrays:
+def _columns(rows: list[dict[str, float]], names: Sequence[str], precision: type[np.floating]) -> Arrays:
     """Rows as columns, whole numbers as int64 and the others in the given precision."""
-    names = rows[0] if rows else {}
     return {n: np.array([r[n] for r in rows], np.int64 if n in INTEGERS else precision) for n in names}
 
 

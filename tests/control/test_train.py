@@ -1,0 +1,237 @@
+"""A run as its user sees it: the folder it leaves, the same bits twice, and the same bits after being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vaco.control.train import Run, evaluation_grid, train
+from vaco.runs import checkpoint
+from vaco.runs.config import RunConfig, build
+from vaco.runs.tables import read_parquet
+
+CLOCKS = {"wall_seconds", "collect_seconds", "align_seconds", "update_seconds"}
+FILES = {"manifest.json", "phases.parquet", "evals.parquet", "policy.safetensors"}
+SMALL = {"env": "Hopper-v5", "lag": 4, "steps": 12_288, "eval_points": 3, "eval_episodes": 2}
+
+
+def small(**settings: object) -> RunConfig:
+    return build(SMALL | settings)
+
+
+def command(out: Path, *more: str) -> list[str]:
+    settings = [f"--set={name}={value}" for name, value in SMALL.items()]
+    return [sys.executable, "-m", "vaco", "train", "--out", str(out), "--quiet", *settings, *more]
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    """Bitwise equality of the three data files, clock columns apart."""
+    assert (one / "policy.safetensors").read_bytes() == (other / "policy.safetensors").read_bytes()
+    for table in ("phases.parquet", "evals.parquet"):
+        left, right = read_parquet(one / table), read_parquet(other / table)
+        assert list(left) == list(right)
+        for name in set(left) - CLOCKS:
+            assert left[name].tobytes() == right[name].tobytes(), f"{table}: {name} differs"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    train(small(), out, quiet=True)
+    return out
+
+
+def test_leaves_exactly_the_four_files(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == FILES
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert manifest["config_hash"] == small().hash and manifest["completed_steps"] == 12_288
+    assert manifest["identity"] == {"env": "Hopper-v5", "algorithm": "vaco", "lag": 4, "seed": 0, "steps": 12_288}
+
+
+def test_one_row_a_phase_and_one_a_grid_point(finished: Path) -> None:
+    phases, evals = read_parquet(finished / "phases.parquet"), read_parquet(finished / "evals.parquet")
+    assert phases["phase"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert phases["env_steps"].tolist() == [2048 * phase for phase in range(1, 7)]
+    assert (phases["age_max"] <= np.minimum(np.arange(6), 3)).all() and phases["age_max"].max() > 0
+    assert evals["grid_steps"].tolist() == [0, 4096, 8192, 12288]
+    assert evals["env_steps"].tolist() == [0, 4096, 8192, 12288]
+    assert (np.diff(phases["learning_rate"]) < 0).all()
+    assert ((phases["kept_fraction"] >= 0) & (phases["kept_fraction"] <= 1)).all()
+
+
+def test_first_phase_has_no_lag_and_later_ones_have(finished: Path) -> None:
+    lag = read_parquet(finished / "phases.parquet")["backward_lag"]
+    assert lag[0] < 1e-6 and lag[1:].max() > 1e-3
+
+
+@pytest.mark.parametrize("algorithm", ["vaco", "impala", "ppo_kl"])
+def test_twice_the_same_bits(algorithm: str, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        train(small(algorithm=algorithm, steps=6_144), tmp_path / name, quiet=True)
+    assert_same_results(tmp_path / "one", tmp_path / "two")
+
+
+def test_another_seed_gives_other_bits(finished: Path, tmp_path: Path) -> None:
+    train(small(seed=1), tmp_path / "other", quiet=True)
+    with pytest.raises(AssertionError):
+        assert_same_results(finished, tmp_path / "other")
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    """SIGKILL a real process again and again, each time a little later, until one survives."""
+    out, generator, kills = tmp_path / "killed", np.random.default_rng(0), 0
+    arguments = command(out, "--checkpoint-seconds=0")
+    while True:
+        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
+        patience = 2.0 + 0.15 * kills + generator.uniform(0.0, 0.5)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            continue
+        assert process.returncode == 0
+        break
+    assert kills >= 3, "the run must have been interrupted"
+    assert_same_results(finished, out)
+    assert {path.name for path in out.iterdir()} == FILES
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "backend"), [("ppo_kl", "batched"), ("impala", "batched"), ("vaco", "gymnasium")]
+)
+def test_saved_at_every_phase_and_restored_it_continues_bit_for_bit(algorithm: str, backend: str) -> None:
+    config = small(algorithm=algorithm, backend=backend, steps=8_192)
+    straight, relay = Run(config), Run(config)
+    straight.evaluate_if_due()
+    relay.evaluate_if_due()
+    for _ in range(config.phases):
+        straight.advance()
+        straight.evaluate_if_due()
+        saved = {name: array.copy() for name, array in relay.state().items()}
+        phase, relay = relay.phase, Run(config)
+        relay.restore(phase, 0.0, saved)
+        relay.advance()
+        relay.evaluate_if_due()
+    left, right = straight.state(), relay.state()
+    assert left.keys() == right.keys()
+    for name in left:
+        if name.split(".")[-1] not in CLOCKS:
+            assert left[name].tobytes() == right[name].tobytes(), name
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, said = tmp_path / "damaged", []
+    advance, count = Run.advance, 0
+
+    def interrupted(run: Run) -> dict[str, float]:
+        nonlocal count
+        count += 1
+        if count > 4:
+            raise KeyboardInterrupt
+        return advance(run)
+
+    monkeypatch.setattr(Run, "advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(small(), out, checkpoint_seconds=0, quiet=True)
+    monkeypatch.undo()
+    newest = max((out / "checkpoints").iterdir())
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    train(small(), out, quiet=True, say=said.append)
+    assert "damaged" in said[0] and "step 6,144" in said[1]
+    assert_same_results(finished, out)
+
+
+def test_a_finished_run_is_left_alone(finished: Path) -> None:
+    said: list[str] = []
+    before = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    train(small(), finished, quiet=True, say=said.append)
+    assert "nothing to do" in said[0]
+    assert before == {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vaco import cli
+    from vaco.control.collect import Collector
+
+    collect, phases = Collector.collect, 0
+
+    def poisoned(self: Collector, *generators: object) -> object:
+        nonlocal phases
+        phases += 1
+        batch = collect(self, *generators)  # type: ignore[arg-type]
+        if phases == 4:
+            batch.rewards[3, 1] = np.nan
+        return batch
+
+    monkeypatch.setattr(Collector, "collect", poisoned)
+    out = tmp_path / "nan"
+    assert cli.run([*command(out)[3:], "--checkpoint-seconds=0"]) == 2
+    message = capsys.readouterr().err
+    assert "phase 4" in message and "actor 1" in message and "reward" in message and "last good checkpoint" in message
+    found = checkpoint.load_latest(out / "checkpoints", warn=pytest.fail)
+    assert found is not None and found[0] == 3
+
+
+@pytest.mark.parametrize(("steps", "points"), [(2048, 20), (12_288, 3), (1_000_000, 20), (100_000, 7)])
+def test_the_grid_covers_the_run(steps: int, points: int) -> None:
+    config = small(steps=steps, eval_points=points)
+    grid = evaluation_grid(config)
+    assert min(grid) == 0 and max(grid) == config.phases
+    for phase, nominal in grid.items():
+        assert nominal - config.batch < phase * config.batch < nominal + config.batch
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "ppo_kl", "spo", "impala", "geppo", "decoupled", "vaco"])
+def test_every_algorithm_learns_to_balance(algorithm: str, tmp_path: Path) -> None:
+    """InvertedPendulum: random and untrained policies last some tens of steps, 1000 are the limit."""
+    config = build(
+        {
+            "env": "InvertedPendulum-v5", "algorithm": algorithm, "lag": 4, "steps": 65_536, "learning_rate": 1e-3,
+            "eval_points": 1, "eval_episodes": 4, "num_envs": 16, "phase_steps": 64, "minibatch": 256,
+        }
+    )  # fmt: skip
+    train(config, tmp_path / "run", quiet=True)
+    returns = read_parquet(tmp_path / "run" / "evals.parquet")["deterministic_mean"]
+    assert returns[0] < 50 and returns[-1] > 500
+
+
+@pytest.mark.slow
+def test_ppo_learns_half_cheetah(tmp_path: Path) -> None:
+    config = build({"env": "HalfCheetah-v5", "algorithm": "ppo", "steps": 200_000, "eval_points": 1})
+    train(config, tmp_path / "run", quiet=True)
+    evals = read_parquet(tmp_path / "run" / "evals.parquet")
+    assert max(evals["mean"][-1], evals["deterministic_mean"][-1]) > 300
+
+
+def test_one_thread_and_little_memory(tmp_path: Path) -> None:
+    """The command settles for one thread, and a run's peak memory stays far below what a rule asks for."""
+    script = (
+        "import resource, sys, threading; from vaco.__main__ import main; sys.argv[1:] = sys.argv[1:]\n"
+        "try: main()\nfinally:\n import torch\n"
+        " print(torch.get_num_threads(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    arguments = command(tmp_path / "run", "--set=steps=4096")[3:]
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    threads, megabytes = map(int, done.stdout.split())
+    assert threads == 1 and megabytes < 600 and time.monotonic() - started < 120
