@@ -1,14 +1,16 @@
 """What the filter guarantees, and for which parametrisation: statements that hold, as checks, with controls that fail.
 
 Notation: h = 1[kept]·A is what the filter leaves of the advantage, σ = sign(π − π_T), D = E_d TV(π, π_T) with d = d^β,
-so h·σ ≤ 0 wherever σ ≠ 0. Only pairs with π = π_T exactly (kinks of D) can have h ≠ 0 without a sign; a
-first-order change of D is the one-sided derivative, to which a kink contributes ½ d|δπ|. Proofs:
+so h·σ ≤ 0 wherever σ ≠ 0. Pairs with π = π_T exactly are *kinks* K of D: the filter keeps them (sign 0) although any
+move there raises D. D' is the one-sided derivative along δπ, ½ E_d[Σ_{a∉K} σδπ + Σ_{a∈K} |δπ|]. Statements and proofs:
 
 1. *Per sample.* ⟨gᵢ, ∇Dᵢ⟩ = cᵢ·½ sign(ρᵢ − ρ_Tᵢ)ρᵢ·‖∇log πᵢ‖² ≤ 0 for every kept sample, whatever the parametrisation.
 2. *Direct tabular* (the probabilities are the parameters, gradient projected on Σ_a δπ = 0): δπ = d(h − h̄), h̄ the plain
-   mean over actions. Σ_a σ(h − h̄) = −Σ|h| − h̄Σσ ≤ −Σ|h|(1 − |Σσ|/A) ≤ 0. D is piecewise linear along the step, so
-   it does not increase for any step that ends before the first change of sign.
-3. *Natural gradient of tabular softmax*: δπ = π(h − E_π h). Σ_a σπ(h − E_π h) ≤ −E_π|h|(1 − |E_π σ|) ≤ 0.
+   mean over the A actions. If h = 0 on K, Σ_{a∉K} σ(h − h̄) + Σ_{a∈K} |h̄| ≤ −Σ|h| + |h̄|(|Σσ| + |K|) ≤ −Σ|h| + A|h̄| ≤ 0.
+   Otherwise D' is subadditive and δπ linear in h, so D' ≤ ½ E_d‖δπ(h on K)‖₁: what the kinks alone would do.
+   D is piecewise linear along the step, so it does not increase before the first change of sign.
+3. *Natural gradient of tabular softmax*: δπ = π(h − E_π h). The same with π for the counting measure:
+   Σ_{a∉K} σπ(h − E_π h) + Σ_{a∈K} π|E_π h| ≤ −E_π|h| + |E_π h| ≤ 0 if h = 0 on K.
 4. *Ordinary gradient of tabular softmax*: δπ = π(G − E_π G), G = dπ(h − E_π h). With two actions the same argument
    works; with three it does not: see `softmax_counterexample`. Shared features: no guarantee either.
 5. *Projection repair*: g − max(0, ⟨g, ∇D⟩)∇D/‖∇D‖² never increases D to first order, in any parametrisation.
@@ -16,6 +18,7 @@ first-order change of D is the one-sided derivative, to which a kink contributes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -61,36 +64,56 @@ def per_sample(x: Instance, *, rule: str = "tv") -> Bound:
     return Bound(product.amax((1, 2)), torch.zeros_like(error), error)
 
 
-def _first_order(x: Instance, step: Tensor) -> Bound:
-    """One-sided derivative of D along `step` (δπ, [B, S, A]) is at most what the kinks contribute."""
+StepOf = Callable[[Instance, Tensor], Tensor]  # from h to δπ, linear in h
+
+
+def _first_order(x: Instance, step_of: StepOf, rule: str = "tv") -> Bound:
+    """One-sided derivative of D along δπ(h) ≤ ½ E_d‖δπ(h on the kinks)‖₁."""
     states = x.behaviour_states[:, :, None]
-    difference = x.current - x.learner
-    kink = difference == 0
-    slope = (0.5 * states * torch.sign(difference) * step).sum((1, 2))
-    allowance = (0.5 * states * torch.where(kink, step.abs(), 0.0)).sum((1, 2))
-    magnitude = (states * step.abs()).sum((1, 2))
-    return Bound(slope + allowance, allowance, 4.0 * tolerance.summation(x.mdp, magnitude))
+    f = filtered(x, rule)
+    h, sigma = f.kept_advantage, torch.sign(f.ratio - f.learner_ratio)  # the signs that the filter itself sees
+    kink = sigma == 0
+    step = step_of(x, h)
+    left = (0.5 * states * torch.where(kink, step.abs(), sigma * step)).sum((1, 2))
+    right = (0.5 * states * step_of(x, torch.where(kink, h, 0.0)).abs()).sum((1, 2))
+    magnitude = (states * (x.behaviour_states[:, :, None] + x.current) * h.abs().amax(-1, keepdim=True)).sum((1, 2))
+    return Bound(left, right, 4.0 * tolerance.summation(x.mdp, magnitude))
 
 
-def direct_step(x: Instance, rule: str = "tv", projected: bool = True) -> Tensor:
+def direct_step(x: Instance, h: Tensor) -> Tensor:
     """δπ of a gradient step on the probabilities themselves: Σ w c ∇log π = d·h, then projected on Σ_a δπ = 0."""
-    h = filtered(x, rule).kept_advantage
     taken = (x.behaviour > 0).to(h.dtype)
     step = x.behaviour_states[:, :, None] * h
-    mean = (step * taken).sum(-1, keepdim=True) / taken.sum(-1, keepdim=True)
-    return step - mean * taken if projected else step
+    return step - (step * taken).sum(-1, keepdim=True) / taken.sum(-1, keepdim=True) * taken
+
+
+def natural_step(x: Instance, h: Tensor) -> Tensor:
+    """δπ = π(h − E_π h): the natural gradient of tabular softmax, multiplicative weights."""
+    return x.current * (h - (x.current * h).sum(-1, keepdim=True))
+
+
+def softmax_step(x: Instance, h: Tensor) -> Tensor:
+    """δπ of an ordinary gradient step on tabular softmax logits."""
+    logits = x.behaviour_states[:, :, None] * x.current * (h - (x.current * h).sum(-1, keepdim=True))
+    return x.current * (logits - (x.current * logits).sum(-1, keepdim=True))
 
 
 def direct(x: Instance, *, rule: str = "tv") -> Bound:
     """Statement 2 to first order; the controls run the same step without the filter, or with PPO's clip."""
-    return _first_order(x, direct_step(x, rule))
+    return _first_order(x, direct_step, rule)
+
+
+def natural(x: Instance, *, rule: str = "tv") -> Bound:
+    """Statement 3 to first order."""
+    return _first_order(x, natural_step, rule)
 
 
 def direct_finite(x: Instance, *, overshoot: float = 1.0) -> Bound:
     """Statement 2 for a finite step: up to the first change of sign, or the simplex's border, D does not increase."""
-    step = direct_step(x)
+    f = filtered(x)
+    step = direct_step(x, f.kept_advantage)
     difference = x.current - x.learner
-    kink = difference == 0
+    kink = f.ratio == f.learner_ratio
     step = torch.where(kink.any(-1, keepdim=True), 0.0, step)  # states with a kink stay where they are
     size = torch.where(step != 0, step.abs(), 1e-300)
     closing = torch.where(step * difference < 0, difference.abs() / size, torch.inf)
@@ -100,25 +123,6 @@ def direct_finite(x: Instance, *, overshoot: float = 1.0) -> Bound:
     left = (x.behaviour_states * divergence.categorical_total_variation(after, x.learner)).sum(-1)
     right = (x.behaviour_states * divergence.categorical_total_variation(x.current, x.learner)).sum(-1)
     return Bound(left, right, 4.0 * tolerance.summation(x.mdp, 1.0 + after.abs().amax((1, 2))))
-
-
-def natural_step(x: Instance, rule: str = "tv") -> Tensor:
-    """δπ = π(h − E_π h): the natural gradient of tabular softmax, multiplicative weights."""
-    h = filtered(x, rule).kept_advantage
-    return x.current * (h - (x.current * h).sum(-1, keepdim=True))
-
-
-def natural(x: Instance, *, rule: str = "tv") -> Bound:
-    """Statement 3 to first order."""
-    return _first_order(x, natural_step(x, rule))
-
-
-def softmax_step(x: Instance, rule: str = "tv") -> Tensor:
-    """δπ of an ordinary gradient step on tabular softmax logits."""
-    h = filtered(x, rule).kept_advantage
-    centred = h - (x.current * h).sum(-1, keepdim=True)
-    logits = x.behaviour_states[:, :, None] * x.current * centred
-    return x.current * (logits - (x.current * logits).sum(-1, keepdim=True))
 
 
 def two_actions(x: Instance) -> Instance:
@@ -136,12 +140,12 @@ def two_actions(x: Instance) -> Instance:
 def softmax_two_actions(x: Instance) -> Bound:
     """Statement 4, first half: with two actions ordinary softmax is safe to first order."""
     pair = two_actions(x) if x.mdp.actions > 2 else x
-    return _first_order(pair, softmax_step(pair))
+    return _first_order(pair, softmax_step)
 
 
 def softmax_any(x: Instance) -> Bound:
     """The false extension of statement 4 to more actions: a control, it fails."""
-    return _first_order(x, softmax_step(x))
+    return _first_order(x, softmax_step)
 
 
 def shared_features(x: Instance, *, repair: Literal["none", "projection"] = "projection", features: int = 3) -> Bound:

@@ -117,10 +117,17 @@ def _towards(rng: np.random.Generator, base: Floats, support: Floats) -> Floats:
     return np.asarray((1.0 - share) * base + share * chosen)
 
 
+def _traded(rng: np.random.Generator, base: Floats) -> Floats:
+    """Move a share of the first action's probability to the second: the other actions stay exactly equal."""
+    moved = base[..., :1] * rng.random((*base.shape[:2], 1))
+    return np.concatenate([base[..., :1] - moved, base[..., 1:2] + moved, base[..., 2:]], -1)
+
+
 def _related(rng: np.random.Generator, base: Floats, support: Floats) -> Floats:
-    """A policy near or far from `base`, one-hot, or equal to it; an eighth of them are equal."""
+    """A policy near or far from `base`, one-hot, equal on some actions, or equal on all (an eighth of them)."""
     kind = rng.integers(0, 8, (len(base), 1, 1))
-    chosen = np.where(kind < 4, _near(rng, base), _towards(rng, base, support))
+    chosen = np.where(kind < 3, _near(rng, base), _towards(rng, base, support))
+    chosen = np.where(kind == 6, _traded(rng, base), chosen)
     return np.asarray(np.where(kind == 7, base, chosen))
 
 
@@ -151,7 +158,7 @@ def random_instance(rng: np.random.Generator, mdp: MDP, family: str = "", behavi
     c_bar = np.where(rng.random(mdp.batch) < 0.5, rho_bar, rho_bar * rng.random(mdp.batch))
     decay = np.where(rng.random(mdp.batch) < 0.5, 1.0, rng.random(mdp.batch))
     mixture = rng.dirichlet(np.ones(behaviours), mdp.batch)
-    policies = (tensor(stack), tensor(mixture), tensor(_normalise(learner)), tensor(_normalise(current)))
+    policies = (tensor(stack), tensor(mixture), tensor(learner), tensor(current))
     return check_instance(Instance(mdp, *policies, tensor(rho_bar), tensor(c_bar), tensor(decay), family))
 
 
