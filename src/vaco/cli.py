@@ -92,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
             return 0
         options.function(options)
     except UserError as error:
-        print(f"vaco: {error}", file=sys.stderr)
+        print("vaco:", *str(error).split(), file=sys.stderr)  # on one line, whatever names it quotes
         return 2
     except KeyboardInterrupt:
         print("vaco: interrupted; the same command continues from the last checkpoint", file=sys.stderr)

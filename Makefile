@@ -1,0 +1,58 @@
+# Two commands matter: `make reproduce` and `make test`. Both create the locked environment if it is missing.
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= 2
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: reproduce test test-all lint estimate benchmark lock clean help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+# The lock pins every package; the project itself is installed editable, so that src/ is what runs.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $(READY)
+
+reproduce: $(READY)  ## train the smoke tier from nothing, aggregate it and draw its figures (about 5 minutes)
+	$(BIN)/snakemake --cores $(CORES) --config tier=smoke
+	@echo "Figures: paper/figures/smoke   Tables: results/smoke/tables"
+
+test: $(READY)  ## tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow" -n $(CORES)
+
+test-all: $(READY)  ## all tests
+	$(BIN)/python -m pytest -n $(CORES)
+
+lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint, and a dry run of every tier
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy theory
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+	@for tier in smoke desk paper; do \
+		echo "dry run: $$tier"; $(BIN)/snakemake --dry-run --quiet --config tier=$$tier > /dev/null || exit 1; done
+
+estimate: $(READY)  ## what the desk and paper tiers will cost on this machine
+	$(BIN)/vaco estimate --tier desk
+	$(BIN)/vaco estimate --tier paper
+
+benchmark: $(READY)  ## throughput beside Stable-Baselines3 and the physics alone (about 10 minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[benchmarks]'
+	$(BIN)/python benchmarks/throughput.py
+
+lock:  ## resolve pyproject.toml afresh into requirements.lock
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@echo "# Made by 'make lock' from pyproject.toml; edit that instead." > requirements.lock
+	$(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
+	rm -rf $(VENV)-lock
+
+clean:  ## remove the environment and the smoke tier's results
+	rm -rf $(VENV) results/smoke paper/figures/smoke paper/tables/smoke logs .snakemake

@@ -1,0 +1,250 @@
+"""Whole-loop throughput of one run, beside Stable-Baselines3 and beside the physics alone.
+
+    make benchmark                      the full table (about 15 minutes on 2 quiet cores)
+    python benchmarks/throughput.py --rounds 1 --seconds 3 --out /tmp/quick
+
+Every measurement is a process of its own, pinned to one core, with one thread and 16 environments; hyper-parameters are
+the same for all (16 x 128 steps, 10 epochs, minibatch 512, two (64, 64) tanh networks, float32). The workers take turns
+within each round, so that a drifting machine slows all of them alike, and what is reported is a ratio of medians over
+the rounds. Evaluation is left out on all sides. Writes throughput.json and throughput.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+TASKS = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5")
+ALGORITHMS = ("ppo", "impala", "vaco")
+TARGETS = {"HalfCheetah-v5": 1.7, "Hopper-v5": 1.5, "Walker2d-v5": 1.35}
+ENVS, PHASE_STEPS, WARM_UP = 16, 128, 3
+BATCH = ENVS * PHASE_STEPS
+
+
+def train_worker(task: str, algorithm: str, lag: int, seconds: float) -> dict[str, float]:
+    """Steps per second of our loop, and where the time of a phase goes."""
+    from vaco.control.train import Run
+    from vaco.runs.config import build
+
+    run = Run(build({"env": task, "algorithm": algorithm, "lag": lag, "steps": 10_000_000}))
+    for _ in range(max(WARM_UP, 2 * lag if lag > 1 else 0)):
+        run.advance()
+    first, started = run.phase, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        run.advance()
+    elapsed, phases = time.perf_counter() - started, run.phase - first
+    rows = run.rows[first:]
+    parts = {f"{n}_ms": 1e3 * median(r[f"{n}_seconds"] for r in rows) for n in ("collect", "align", "update")}
+    return {"steps_per_second": phases * BATCH / elapsed, "phases": run.phase, **parts}
+
+
+def sb3_worker(task: str, seconds: float) -> dict[str, float]:
+    """Stable-Baselines3's PPO with the same hyper-parameters and normalisation."""
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    torch.set_num_threads(1)
+
+    class Clock(BaseCallback):
+        """Notes the time at the start of every phase, and stops when the time is up."""
+
+        def _on_training_start(self) -> None:
+            self.times: list[float] = []
+
+        def _on_rollout_start(self) -> None:
+            self.times.append(time.perf_counter())
+
+        def _on_step(self) -> bool:
+            return len(self.times) <= WARM_UP or self.times[-1] - self.times[WARM_UP] < seconds
+
+    env = VecNormalize(make_vec_env(task, n_envs=ENVS, seed=0))
+    net = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": torch.nn.Tanh}
+    model = PPO(
+        "MlpPolicy", env, n_steps=PHASE_STEPS, batch_size=512, n_epochs=10, policy_kwargs=net, seed=0, device="cpu"
+    )
+    clock = Clock()
+    model.learn(10_000_000, callback=clock)
+    times = clock.times[WARM_UP:]
+    return {"steps_per_second": (len(times) - 1) * BATCH / (times[-1] - times[0])}
+
+
+def physics_worker(task: str, seconds: float) -> dict[str, float]:
+    """A bare mj_step loop over 16 simulations under random controls: no observation, no reward, no learner."""
+    import gymnasium
+    import mujoco
+    import numpy as np
+
+    reference = gymnasium.make(task).unwrapped
+    model, skip = reference.model, reference.frame_skip  # type: ignore[attr-defined]
+    simulations = [mujoco.MjData(model) for _ in range(ENVS)]
+    generator = np.random.default_rng(0)
+    controls = generator.uniform(-1, 1, (1000, ENVS, model.nu))
+    healthy = np.array(simulations[0].qpos)
+    done, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        for t in range(1000):
+            for data, control in zip(simulations, controls[t], strict=True):
+                data.ctrl[:] = control
+                mujoco.mj_step(model, data, nstep=skip)
+            if t % 20 == 19 and task != "HalfCheetah-v5":  # tasks that end early are reset about this often
+                for data in simulations:
+                    mujoco.mj_resetData(model, data)
+                    data.qpos[:] = healthy
+        done += 1000 * ENVS
+    return {"steps_per_second": done / (time.perf_counter() - started)}
+
+
+def measure(arguments: list[str], core: int = 0) -> subprocess.Popen[str]:
+    """Start one worker on one core."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--worker", *arguments, "--core", str(core)]
+    # In a folder of its own: MuJoCo writes a log of warnings wherever it runs.
+    folder = tempfile.gettempdir()
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder)
+
+
+def result(process: subprocess.Popen[str]) -> dict[str, float]:
+    """Wait for a worker and read what it measured."""
+    output, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"a worker failed: {process.args}")
+    values: dict[str, float] = json.loads(output.splitlines()[-1])
+    return values
+
+
+def plan(seconds: float) -> dict[str, list[str]]:
+    """Name of each measurement → worker arguments."""
+    workers = {}
+    for task in TASKS:
+        workers |= {f"{task}/{a}": ["train", task, a, "1", str(seconds)] for a in ALGORITHMS}
+        workers[f"{task}/sb3"] = ["sb3", task, str(seconds)]
+        workers[f"{task}/physics"] = ["physics", task, str(seconds)]
+    for align in ("none", "once", "continuous"):
+        workers[f"align/{align}"] = ["train", "HalfCheetah-v5", f"{align}+tv", "16", str(seconds)]
+    workers["memory/short"] = ["train", "HalfCheetah-v5", "vaco", "16", str(seconds / 2)]
+    workers["memory/long"] = ["train", "HalfCheetah-v5", "vaco", "16", str(seconds * 2)]
+    return workers
+
+
+def run_rounds(rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
+    """All measurements, taking turns, then pairs side by side on two cores."""
+    samples: dict[str, list[dict[str, float]]] = {}
+    workers = plan(seconds)
+    for number in range(rounds):
+        for name, arguments in workers.items():
+            samples.setdefault(name, []).append(result(measure(arguments)))
+            print(
+                f"round {number + 1}/{rounds}  {name:28} {samples[name][-1]['steps_per_second']:9,.0f}", file=sys.stderr
+            )
+        if os.cpu_count() != 1:
+            pair = [measure(workers["HalfCheetah-v5/ppo"], core) for core in (0, 1)]
+            together = sum(result(process)["steps_per_second"] for process in pair)
+            samples.setdefault("side_by_side", []).append({"steps_per_second": together})
+    return samples
+
+
+def summarise(samples: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Medians, spreads, and the ratios that the targets speak of."""
+
+    def middle(name: str, what: str = "steps_per_second") -> float:
+        return median(sample[what] for sample in samples[name])
+
+    speeds = {
+        name: {
+            "median": middle(name),
+            "min": min(s["steps_per_second"] for s in values),
+            "max": max(s["steps_per_second"] for s in values),
+        }
+        for name, values in samples.items()
+    }
+    ratios: dict[str, float] = {}
+    for task in TASKS:
+        ratios[f"{task} ppo / sb3"] = middle(f"{task}/ppo") / middle(f"{task}/sb3")
+        ratios[f"{task} ppo / physics"] = middle(f"{task}/ppo") / middle(f"{task}/physics")
+        ratios[f"{task} cost of vaco over ppo"] = middle(f"{task}/ppo") / middle(f"{task}/vaco") - 1.0
+    none, once, continuous = (middle(f"align/{a}", "align_ms") for a in ("none", "once", "continuous"))
+    ratios["alignment once / continuous, ms"] = once / continuous
+    if "side_by_side" in samples:
+        ratios["two runs side by side / one"] = middle("side_by_side") / middle("HalfCheetah-v5/ppo")
+    phase = {n: middle("HalfCheetah-v5/ppo", f"{n}_ms") for n in ("collect", "align", "update")}
+    memory = {
+        n: {"MB": middle(f"memory/{n}", "peak_mb"), "phases": middle(f"memory/{n}", "phases")}
+        for n in ("short", "long")
+    }
+    align = {"none": none, "once": once, "continuous": continuous}
+    return {"speeds": speeds, "ratios": ratios, "align_ms": align, "phase_ms": phase, "memory": memory}
+
+
+def render(summary: dict[str, Any]) -> str:
+    """The table of the README."""
+    speeds, ratios = summary["speeds"], summary["ratios"]
+    columns = ("ppo", "impala", "vaco", "sb3", "physics")
+    lines = ["| steps/s, one core | ppo | impala | vaco | Stable-Baselines3 ppo | physics alone | ppo / SB3 | target |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for task in TASKS:
+        cells = [f"{speeds[f'{task}/{c}']['median']:,.0f}" for c in columns]
+        lines.append(f"| {task} | {' | '.join(cells)} | **{ratios[f'{task} ppo / sb3']:.2f}** | {TARGETS[task]} |")
+    lines += ["", "| ratio of medians | measured | target |", "|---|---|---|"]
+    lines.append(f"| whole loop / physics alone, HalfCheetah | {ratios['HalfCheetah-v5 ppo / physics']:.2f} | ≥ 0.5 |")
+    for task in TASKS:
+        lines.append(f"| cost of `vaco` over `ppo`, {task} | {ratios[f'{task} cost of vaco over ppo']:+.1%} | ≤ 5 % |")
+    a, m = summary["align_ms"], summary["memory"]
+    once = f"{a['once']:.2f} / {a['continuous']:.2f} ms a phase = {ratios['alignment once / continuous, ms']:.3f}"
+    lines.append(f"| alignment once / continuously | {once} | ≤ 0.2 |")
+    if "two runs side by side / one" in ratios:
+        lines.append(f"| two runs side by side / one | {ratios['two runs side by side / one']:.2f} | ≥ 1.85 |")
+    peak = f"{m['short']['MB']:.0f} MB, {m['long']['MB']:.0f} MB"
+    phases = f"{m['short']['phases']:.0f} and {m['long']['phases']:.0f}"
+    lines.append(f"| peak memory after {phases} phases, K = 16 | {peak} | ≤ 600 MB, constant |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure everything, or, with --worker, one thing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8.0, help="length of each measurement")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--core", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[options.core]})
+        kind, task, *more = options.worker
+        if kind == "train":
+            values = train_worker(task, more[0], int(more[1]), float(more[2]))
+        else:
+            values = {"sb3": sb3_worker, "physics": physics_worker}[kind](task, float(more[0]))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({**values, "peak_mb": peak}))
+        return
+    samples = run_rounds(options.rounds, options.seconds)
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "rounds": options.rounds,
+    }
+    summary = {"machine": machine, **summarise(samples), "samples": samples}
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "throughput.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (options.out / "throughput.md").write_text(render(summary))
+    print(render(summary))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The configuration: its defaults, its identity, and one sentence for every value that cannot work."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaco.errors import UserError
+from vaco.runs.config import RunConfig, build, meanings, parse_assignment, read_settings
+
+
+def test_the_defaults_are_those_of_the_issue() -> None:
+    config = RunConfig()
+    assert (config.num_envs, config.phase_steps, config.epochs, config.minibatch) == (16, 128, 10, 512)
+    assert (config.learning_rate, config.learning_rate_decay, config.discount, config.trace_decay) == (
+        *(3e-4, True, 0.99, 0.95),
+    )
+    assert (config.hidden, config.max_grad_norm) == ((64, 64), 0.5)
+    assert config.normalise_observations and config.normalise_rewards
+    assert (config.delta, config.clip) == (0.2, 0.2)
+    assert (config.batch, config.phases) == (2048, 488)
+
+
+def test_every_setting_is_explained_for_table_1() -> None:
+    assert set(meanings()) == {field.name for field in dataclasses.fields(RunConfig)}
+    assert all(meanings().values())
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(RunConfig)])
+def test_every_setting_is_part_of_the_identity(name: str) -> None:
+    other: dict[str, Any] = {
+        "env": "Hopper-v5", "algorithm": "ppo", "backend": "gymnasium", "minibatches": "trajectories",
+        "advantage_normalisation": "none", "trigger": "phase", "hidden": (32,), "rho_bar": 2.0, "c_bar": 0.5,
+        "trace_decay": 0.9, "discount": 0.9, "minibatch": 1024, "num_envs": 32, "phase_steps": 256,
+    }  # fmt: skip
+    default = getattr(RunConfig(), name)
+    changed = other[name] if name in other else not default if isinstance(default, bool) else default + 1
+    assert build({name: changed}).hash != RunConfig().hash
+
+
+def test_the_hash_is_stable_and_blind_to_spelling() -> None:
+    assert build({"learning_rate": "3e-4", "steps": 1e6}).hash == RunConfig().hash
+    assert len(RunConfig().hash) == 16
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lag": 0}, "lag is 0, but it must be at least 1"),
+        ({"steps": -5}, "steps is -5, but it must be at least 1"),
+        ({"steps": 2047}, "one phase alone takes 16 x 128 = 2048"),
+        ({"delta": 0}, "delta is 0.0, but it must exceed 0"),
+        ({"delta": -0.1}, "delta is -0.1, but it must exceed 0"),
+        ({"delta": math.nan}, "delta is nan, but it must be a finite number"),
+        ({"learning_rate": math.inf}, "learning_rate is inf, but it must be a finite number"),
+        ({"steps": math.nan}, "steps is nan, but it must be a whole number"),
+        ({"minibatch": 4096}, "minibatch is 4096, larger than the batch of 2048"),
+        ({"minibatch": 500}, "does not divide the batch of 2048"),
+        ({"discount": 1.5}, "discount is 1.5, but it must be at most 1"),
+        ({"c_bar": 2.0}, "V-trace contracts only for c_bar <= rho_bar"),
+        ({"hidden": []}, "hidden is [], but it must list widths"),
+        ({"hidden": "64"}, "hidden is '64', but it must be a list"),
+        ({"epochs": 2.5}, "epochs is 2.5, but it must be a whole number"),
+        ({"epochs": True}, "epochs is True, but it must be a whole number"),
+        ({"learning_rate_decay": 1}, "learning_rate_decay is 1, but it must be true or false"),
+        ({"backend": "batchd"}, "backend is 'batchd': did you mean 'batched'?"),
+        ({"algorithm": "vacco"}, "there is no algorithm 'vacco': did you mean 'vaco'?"),
+        ({"algorithm": "once+tvv"}, "there is no filter 'tvv' in 'once+tvv': did you mean 'tv'?"),
+        ({"algorithm": "onse+tv"}, "there is no alignment 'onse' in 'onse+tv': did you mean 'once'?"),
+        ({"epoch": 3}, "there is no setting 'epoch': did you mean 'epochs'?"),
+        ({"algorithm": "impala", "minibatches": "transitions"}, "needs whole trajectories: use 'auto'"),
+        ({"algorithm": "impala", "minibatch": 64}, "need a multiple of phase_steps = 128"),
+    ],
+)
+def test_bad_values_are_refused_in_one_sentence(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(settings)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_assignments_from_the_command_line() -> None:
+    assert parse_assignment("epochs=3") == ("epochs", 3)
+    assert parse_assignment("hidden=[32, 32]") == ("hidden", [32, 32])
+    assert parse_assignment("learning_rate_decay=false") == ("learning_rate_decay", False)
+    for wrong in ("epochs", "=3", "epochs=[1"):
+        with pytest.raises(UserError):
+            parse_assignment(wrong)
+
+
+@pytest.mark.parametrize("content", ["- a list", "text", "a: [1", "\x00", "!!python/object/apply:os.system ['true']"])
+def test_unreadable_files_are_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"settings\.yaml"):
+        read_settings(tmp_path / "settings.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        read_settings(tmp_path / "nowhere.yaml")

@@ -1,0 +1,145 @@
+"""The command line, and the list of bad inputs: one sentence, exit code 2, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vaco import cli
+from vaco.objectives.filters import FILTERS
+from vaco.objectives.table import ALIASES
+from vaco.runs.tables import read_parquet
+
+QUICK = ("--env", "Hopper-v5", "--steps", "2048", "--eval-points", "1", "--eval-episodes", "1", "--quiet")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail and return its one sentence."""
+    assert cli.run(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("vaco: ") and printed.err.count("\n") == 1, printed
+    return printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--env", "HalfCheeta-v5"), "HalfCheetah-v5"),
+        (("--env", "HalfCheetah-v4"), "HalfCheetah-v5"),
+        (("--env", "CartPole-v1", "--backend", "gymnasium"), "CartPole-v1"),
+        (("--env", "Pendulum-v1"), "--backend gymnasium"),
+        (("--algorithm", "vaca"), "did you mean 'vaco'?"),
+        (("--algorithm", "vaco+"), "there is no"),
+        (("--lag", "0"), "lag is 0"),
+        (("--lag", "two"), "invalid int value"),
+        (("--steps", "-1"), "steps is -1"),
+        (("--steps", "100"), "one phase alone takes"),
+        (("--seed", "-1"), "seed is -1"),
+        (("--set", "delta=0"), "delta is 0.0"),
+        (("--set", "delta=.nan"), "finite"),
+        (("--set", "minibatch=4096"), "larger than the batch"),
+        (("--set", "learning_rte=1"), "did you mean 'learning_rate'?"),
+        (("--set", "epochs"), "--set NAME=VALUE"),
+        (("--config", "nowhere.yaml"), "cannot be read"),
+        (("--nonsense",), "unrecognized arguments"),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(
+    arguments: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in refused(capsys, "train", "--out", str(tmp_path / "run"), *QUICK, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_commands_and_tiers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean 'train'?" in refused(capsys, "trian")
+    assert "smoke" in refused(capsys, "estimate", "--tier", "smok")
+    assert "--out" in refused(capsys, "train", "--env", "Hopper-v5")
+    assert "--run DIR" in refused(capsys, "evaluate")
+    assert "give --env" in refused(capsys, "evaluate", "--random")
+    assert "episodes is 0" in refused(capsys, "evaluate", "--random", "--env", "Hopper-v5", "--episodes", "0")
+
+
+def test_a_folder_that_holds_a_different_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert cli.run(["train", "--out", str(out), *QUICK]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    assert "seed" in refused(capsys, "train", "--out", str(out), *QUICK, "--seed", "1")
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_a_folder_that_holds_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert "thesis.tex" in refused(capsys, "train", "--out", str(tmp_path), *QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_place_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "/proc" in refused(capsys, "train", "--out", "/proc/run", *QUICK)
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    """A file-size limit stands in for the full disk, so that it needs no privileges; checkpoints exceed it."""
+    out = tmp_path / "run"
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "from vaco.__main__ import main; main()"
+    )
+    arguments = ["train", "--out", str(out), *QUICK, "--steps", "8192", "--checkpoint-seconds", "0"]
+    done = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("vaco: ") and done.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("*.tmp*")) and not (out / "manifest.json").exists()
+    assert cli.run(arguments) == 0 and (out / "manifest.json").exists()
+
+
+def test_hostile_names_are_refused_as_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("$(touch hit)", "; touch hit", "../../etc/passwd", "Hopper-v5\n", ""):
+        refused(capsys, "train", "--out", str(tmp_path / "run"), "--env", name, *QUICK[2:])
+    assert list(tmp_path.iterdir()) == [] and not Path("hit").exists()
+
+
+def test_the_table_lists_every_algorithm_and_filter(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["algorithms"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in (*ALIASES, *FILTERS, "once", "continuous"))
+
+
+def test_settings_come_from_file_then_set_then_flags(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("epochs: 7\nclip: 0.3\nenv: Ant-v5\n")
+    out = tmp_path / "run"
+    settings = ("--config", str(tmp_path / "settings.yaml"), "--set", "epochs=2")
+    assert cli.run(["train", "--out", str(out), *settings, *QUICK]) == 0
+    config = json.loads((out / "manifest.json").read_text())["config"]
+    assert (config["epochs"], config["clip"], config["env"]) == (2, 0.3, "Hopper-v5")
+
+
+def test_evaluate_a_finished_run_and_random_actions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, result = tmp_path / "run", tmp_path / "results" / "policy.json"
+    assert cli.run(["train", "--out", str(out), *QUICK]) == 0
+    assert cli.run(["evaluate", "--run", str(out), "--episodes", "3", "--out", str(result)]) == 0
+    policy = json.loads(result.read_text())
+    assert policy["episodes"] == 3 == len(policy["returns"]) and policy["env"] == "Hopper-v5"
+    assert cli.run(["evaluate", "--random", "--env", "Hopper-v5", "--episodes", "3", "--out", str(result)]) == 0
+    assert json.loads(result.read_text())["policy"] == "uniform random"
+    assert "Hopper-v5" in capsys.readouterr().out
+    assert len(read_parquet(out / "evals.parquet")["mean"]) == 2
+
+
+def test_progress_is_one_line_a_percent_when_not_on_a_terminal(tmp_path: Path) -> None:
+    arguments = [argument for argument in QUICK if argument != "--quiet"]
+    environment = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "vaco", "train", "--out", str(tmp_path / "run"), *arguments, "--steps", "6144"],
+        capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3 and lines[-1].startswith("Hopper-v5 vaco lag1 seed0  100 %")
+    assert all(word in lines[-1] for word in ("return", "lag", "kept", "steps/s", "left"))
