@@ -1,0 +1,170 @@
+"""How tight is each bound? Gradient ascent on left/right over processes and policies, and hand-made worst cases.
+
+The bounds are differentiable, so the search ascends log(left/right) of the very functions that are checked, from many
+random starts at once. What it finds is a lower bound of the supremum, saved with the instance that attains it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from theory.bounds import Bound
+from theory.check import Check
+from theory.checks import all_checks
+from theory.hard import hard_instances
+from theory.instances import Instance, random_instances, select, to_json
+from theory.mdp import MDP
+
+Json = dict[str, Any]
+SKIPPED = {  # claims whose right side is zero, or counts only kinks: no share to maximise
+    "vtrace_monotone",
+    "filter_per_sample",
+    "filter_direct",
+    "filter_direct_finite",
+    "filter_natural",
+    "filter_two_actions",
+    "filter_projected",
+}
+DISCOUNTS = (0.5, 0.9, 0.99)
+RESTARTS, STEPS, STATES, ACTIONS = 96, 250, 3, 3
+ATTAINED, APPROACHED = 1.0 - 1e-6, 0.98  # how verdicts are named
+
+
+def searched_checks() -> list[Check]:
+    """The inequalities whose tightness has a meaning."""
+    return [c for c in all_checks() if not c.identity and c.name not in SKIPPED]
+
+
+def _parameters(rng: np.random.Generator) -> dict[str, Tensor]:
+    """Unconstrained parameters of a batch of instances; half of the starts have nearly deterministic dynamics."""
+    shapes = {
+        "transition": (RESTARTS, STATES, ACTIONS, STATES),
+        "reward": (RESTARTS, STATES, ACTIONS),
+        "start": (RESTARTS, STATES),
+        "behaviours": (RESTARTS, 3, STATES, ACTIONS),
+        "learner": (RESTARTS, STATES, ACTIONS),
+        "current": (RESTARTS, STATES, ACTIONS),
+        "mixture": (RESTARTS, 3),
+        "truncations": (RESTARTS, 3),
+    }
+    made = {name: torch.from_numpy(rng.standard_normal(shape)) for name, shape in shapes.items()}
+    made["transition"][::2] *= 4.0
+    near = torch.from_numpy(10.0 ** rng.uniform(-2.0, 0.5, (RESTARTS, 1, 1)))
+    made["learner"] = made["behaviours"][:, 0] + near * made["learner"]
+    made["current"] = made["learner"] + near * made["current"]
+    return {name: value.requires_grad_(True) for name, value in made.items()}
+
+
+def build(parameters: dict[str, Tensor], gamma: float) -> Instance:
+    """The instances that the parameters stand for; every policy has full support."""
+    p = parameters
+    soft = {name: torch.softmax(p[name], -1) for name in ("transition", "start", "behaviours", "learner", "current")}
+    limits = torch.sigmoid(p["truncations"])
+    rho_bar = 0.25 + 4.0 * limits[:, 0]
+    mdp = MDP(soft["transition"], p["reward"], soft["start"], torch.full((RESTARTS,), gamma, dtype=torch.float64))
+    mixture = torch.softmax(p["mixture"], -1)
+    policies = (soft["behaviours"], mixture, soft["learner"], soft["current"])
+    return Instance(mdp, *policies, rho_bar, rho_bar * limits[:, 1], limits[:, 2], f"search γ={gamma:g}")
+
+
+def _best(x: Instance, bound: Bound) -> tuple[float, Json]:
+    share = torch.nan_to_num(bound.attained.detach(), nan=-1.0)
+    index = int(share.argmax())
+    return float(share[index]), to_json(select(x, index))
+
+
+def ascend(function: Callable[[Instance], Bound], gamma: float, rng: np.random.Generator) -> tuple[float, Json]:
+    """The largest share left/right that gradient ascent finds, and its instance.
+
+    Args:
+        function: a bound.
+        gamma: discount, fixed.
+        rng: source of the starts.
+
+    Returns:
+        The share and the instance as JSON.
+    """
+    parameters = _parameters(rng)
+    optimiser = torch.optim.Adam(parameters.values(), lr=0.1)
+    best: tuple[float, Json] = (-1.0, {})
+    for step in range(STEPS):
+        optimiser.zero_grad()
+        x = build(parameters, gamma)
+        bound = function(x)
+        share = bound.left.clamp(min=1e-12) / bound.right.clamp(min=1e-12)
+        loss = -torch.where(bound.right > 1e-7, share.log(), 0.0).sum()
+        torch.autograd.backward(loss)
+        for value in parameters.values():
+            if value.grad is not None:
+                value.grad.nan_to_num_(0.0, 0.0, 0.0)
+        optimiser.step()
+        if step % 25 == 24 or step == 0:
+            with torch.no_grad():
+                found = build(parameters, gamma)
+                best = max(best, _best(found, function(found)), key=lambda pair: pair[0])
+    return best
+
+
+def _verdict(share: float) -> str:
+    if share >= ATTAINED:
+        return "attained"
+    return "approached" if share >= APPROACHED else "not attained by any instance found"
+
+
+def search(check: Check, rng: np.random.Generator, random: list[Instance]) -> Json:
+    """All three sources of worst cases for one check.
+
+    Args:
+        check: an inequality.
+        rng: source of the starts.
+        random: instances for the comparison with chance.
+
+    Returns:
+        Largest share among random instances, by ascent for each γ, among hand-made instances; the best and its
+        instance.
+    """
+    started = time.perf_counter()
+    chance = max(float(torch.nan_to_num(check.function(x).attained, nan=-1.0).max()) for x in random)
+    made = [(float(torch.nan_to_num(check.function(x).attained, nan=-1.0)[0]), x) for x in hard_instances()]
+    hand, example = max(made, key=lambda pair: pair[0])
+    climbed = {gamma: ascend(check.function, gamma, rng) for gamma in DISCOUNTS}
+    top = max(climbed.values(), key=lambda pair: pair[0])
+    best, instance = max([(hand, to_json(example)), top], key=lambda pair: pair[0])
+    return {
+        "name": check.name,
+        "statement": check.statement,
+        "random": chance,
+        "ascent": {f"{gamma:g}": share for gamma, (share, _) in climbed.items()},
+        "hand_made": max(hand, 0.0),
+        "hand_made_instance": example.family,
+        "best": best,
+        "verdict": _verdict(max(best, chance)),
+        "instance": instance,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def run_tightness(seed: int, advance: Callable[[str], None] = lambda name: None) -> Json:
+    """The search for every inequality.
+
+    Args:
+        seed: of the generator.
+        advance: called with the name of each check.
+
+    Returns:
+        The contents of tightness.json.
+    """
+    rng = np.random.default_rng([seed, 2])
+    random = [x for x in random_instances(rng, 2000) if x.mdp.states <= 16]
+    rows = []
+    for check in searched_checks():
+        advance(f"tightness {check.name}")
+        rows.append(search(check, rng, random))
+    head = {"seed": seed, "restarts": RESTARTS, "steps": STEPS, "states": STATES, "actions": ACTIONS}
+    return head | {"discounts": list(DISCOUNTS), "checks": rows}
