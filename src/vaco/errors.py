@@ -26,6 +26,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """
     options = sorted(valid)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    close = close or difflib.get_close_matches(name.lower(), options, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
     return f"valid names are {', '.join(options)}"

@@ -446,17 +446,7 @@ def test_refuses_a_trace_truncation_above_rho_bar() -> None:
     vtrace(**steps(ratio=[1.0, 1.0, 1.0]), rho_bar=1.5, c_bar=1.5)
 
 
-unchecked = pytest.mark.xfail(strict=True, reason="vtrace does not check the shapes of dead and ratio")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("rewards", "values", "next_values", "terminated", "truncated"),
-        pytest.param("dead", marks=unchecked),
-        pytest.param("ratio", marks=unchecked),
-    ],
-)
+@pytest.mark.parametrize("name", ["rewards", "values", "next_values", "terminated", "truncated", "dead", "ratio"])
 @pytest.mark.parametrize("shape", [(4,), (3, 1), (1,)])
 def test_refuses_shapes_that_differ(name: str, shape: tuple[int, ...]) -> None:
     """Also those that would broadcast: a [T, 1] against a [T] silently makes a [T, T]."""
@@ -503,7 +493,6 @@ def test_standardise_of_nothing_and_of_a_constant() -> None:
 # --- Known defects of the source, to be mended there; strict, so that mending makes these fail until the mark goes ----
 
 
-@pytest.mark.xfail(strict=True, reason="vtrace keeps the graph of values: detach them")
 def test_nothing_carries_a_gradient() -> None:
     """`Aligned` promises it: an advantage that moves with the critic would train it through the policy loss."""
     values = torch.full((3,), 10.0, requires_grad=True)
@@ -513,7 +502,6 @@ def test_nothing_carries_a_gradient() -> None:
     assert not got.value_targets.requires_grad
 
 
-@pytest.mark.xfail(strict=True, reason="flags multiply instead of selecting, and NaN times zero is NaN")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -530,7 +518,6 @@ def test_what_is_ignored_may_be_anything(changes: dict[str, Any]) -> None:
     assert torch.isfinite(got.value_targets).all()
 
 
-@pytest.mark.xfail(strict=True, reason="rounding of the mean is scaled up to ±1: the floor 1e-8 is absolute")
 @pytest.mark.parametrize("constant", [0.1, 0.3])
 def test_standardising_a_constant_gives_no_signal(constant: float) -> None:
     """Equal advantages say nothing; their rounding error must not become a full-sized gradient."""

@@ -62,11 +62,11 @@ def linear_recurrence(terms: Tensor, decays: Tensor) -> Tensor:
     while span < len(terms):
         solution[:-span] += reach[:-span] * solution[span:]
         reach[:-span] = reach[:-span] * reach[span:]
-        reach[-span:] = 0.0
         span *= 2
     return solution
 
 
+@torch.no_grad()
 def vtrace(
     *,
     rewards: Tensor,
@@ -101,7 +101,7 @@ def vtrace(
         terminated: bool [T, ...], the episode ended in a terminal state: no bootstrap.
         truncated: bool [T, ...], the episode was cut: bootstrap, but do not look past it.
         dead: bool [T, ...], reset steps that are no transitions; None if there are none.
-        ratio: target policy over behaviour policy, shape [T, ...]; None means 1 everywhere.
+        ratio: target policy over behaviour policy, shape [T, ...]; None means on-policy: 1 everywhere, not truncated.
         discount: γ in [0, 1].
         trace_decay: λ in [0, 1].
         rho_bar: truncation ρ̄ of the temporal-difference weight.
@@ -114,25 +114,25 @@ def vtrace(
     Raises:
         ValueError: shapes differ, or c̄ > ρ̄, for which V-trace is no contraction (ALGORITHMS B.f).
     """
-    shapes = {tuple(x.shape) for x in (rewards, values, next_values, terminated, truncated)}
+    given = (rewards, values, next_values, terminated, truncated, dead, ratio)
+    shapes = {tuple(x.shape) for x in given if x is not None}
     if len(shapes) > 1:
-        raise ValueError(f"rewards, values, next_values, terminated and truncated must share one shape, got {shapes}")
+        raise ValueError(f"rewards, values, flags and ratios must share one shape, got {sorted(shapes)}")
     if c_bar > rho_bar:
         raise ValueError(f"V-trace needs c_bar <= rho_bar, got c_bar={c_bar} and rho_bar={rho_bar}")
     live = torch.ones_like(terminated) if dead is None else ~dead
-    alive = live.to(values.dtype)
-    crosses = (live & ~terminated & ~truncated).to(values.dtype)  # whether the recursion may look past step t
-    deltas = alive * (rewards + discount * next_values * (~terminated).to(values.dtype) - values)
-    if ratio is None:
-        weighted_deltas, traces = deltas, crosses
-    else:
-        weighted_deltas = ratio.clamp(max=rho_bar) * deltas
-        traces = ratio.clamp(max=c_bar) * crosses
-    corrections = linear_recurrence(weighted_deltas, (discount * trace_decay) * traces)
+    crosses = live & ~terminated & ~truncated  # whether the recursion may look past step t
+    # Selected, not multiplied by 0 or 1: what is ignored may be NaN.
+    successors = torch.where(terminated, 0.0, next_values)
+    deltas = torch.where(live, rewards + discount * successors - values, 0.0)
+    rho = torch.ones_like(deltas) if ratio is None else torch.where(live, ratio, 0.0)
+    traces = torch.where(crosses, rho.clamp(max=c_bar), 0.0)
+    corrections = linear_recurrence(rho.clamp(max=rho_bar) * deltas, (discount * trace_decay) * traces)
     following = torch.zeros_like(corrections)
     following[:-1] = corrections[1:]
     kappa = trace_decay if advantage_decay is None else advantage_decay
-    return Aligned(deltas + (discount * kappa) * crosses * following, values + corrections)
+    advantages = deltas + (discount * kappa) * torch.where(crosses, following, 0.0)
+    return Aligned(advantages, torch.where(live, values + corrections, values))
 
 
 def gae(
@@ -184,7 +184,7 @@ def standardise(advantages: Tensor, weights: Tensor | None = None) -> Tensor:
 
     Args:
         advantages: any shape.
-        weights: same shape, zero for dead samples; None means all are live.
+        weights: same shape, 1 for live and 0 for dead samples; None means all are live.
 
     Returns:
         Same shape; dead samples are zero.
@@ -194,4 +194,7 @@ def standardise(advantages: Tensor, weights: Tensor | None = None) -> Tensor:
     total = weights.sum().clamp(min=1.0)
     mean = (weights * advantages).sum() / total
     centred = weights * (advantages - mean)
-    return centred / ((centred**2).sum() / total).sqrt().clamp(min=1e-8)
+    # Equal advantages leave only rounding errors, which must not be blown up to unit variance.
+    floor = (10.0 * torch.finfo(advantages.dtype).eps * mean.abs()).clamp(min=1e-8)
+    deviation = ((centred**2).sum() / total).sqrt()
+    return torch.where(deviation > floor, centred / deviation.clamp(min=1e-30), torch.zeros_like(centred))

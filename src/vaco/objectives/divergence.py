@@ -27,7 +27,9 @@ def weighted_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
     if weights is None:
         return values.mean()
     total = weights.sum()
-    return (values * weights).sum() / torch.where(total > 0, total, torch.ones_like(total))
+    # Selected, not multiplied: an infinite ratio in a dead sample times zero would be NaN, and no trigger would fire.
+    weighted = torch.where(weights > 0, values * weights, 0.0)
+    return weighted.sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def mean_absolute_deviation(ratio: Tensor, reference: Tensor | float = 1.0, weights: Tensor | None = None) -> Tensor:

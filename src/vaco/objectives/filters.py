@@ -108,10 +108,13 @@ FILTERS: dict[str, Filter] = {}
 
 def register(name: str, formula: str, statistic: Statistic | None = None) -> Callable[[FilterFunction], FilterFunction]:
     """Enter a filter function in `FILTERS` under a name, with its formula for the table."""
+    if name in FILTERS:
+        raise ValueError(f"there is already a filter '{name}'")
 
     def enter(function: FilterFunction) -> FilterFunction:
-        FILTERS[name] = Filter(name, function, formula, statistic)
-        return function
+        detached: FilterFunction = torch.no_grad()(function)
+        FILTERS[name] = Filter(name, detached, formula, statistic)
+        return detached
 
     return enter
 

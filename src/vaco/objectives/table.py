@@ -53,6 +53,9 @@ def parse(name: str) -> Algorithm:
         align, rule = ALIASES[name]
     elif name.count("+") == 1:
         align, rule = name.split("+")
+    elif name in FILTERS or name in ALIGNMENTS:
+        pair = f"once+{name}" if name in FILTERS else f"{name}+tv"
+        raise UserError(f"'{name}' is only half of an algorithm: write a pair ALIGN+FILTER, such as '{pair}'")
     else:
         raise UserError(
             f"there is no algorithm '{name}': {nearest(name, ALIASES)} "
