@@ -1,0 +1,53 @@
+"""pyproject.toml, requirements.lock and environment.yml describe one environment, and this is it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DIRECT = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])]
+# What PITFALLS.md found must be exact: other versions give other returns, or do not import.
+EXACT = ("torch", "mujoco", "gymnasium", "snakemake", "rliable")
+
+
+def locked() -> dict[str, str]:
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in lines), (
+        "plain NAME==VERSION lines, no paths, no hosts"
+    )
+    return {canonicalize_name(name): number for name, number in (line.split("==") for line in lines)}
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
+def test_the_lock_satisfies_every_requirement(requirement: Requirement) -> None:
+    assert requirement.specifier.contains(locked()[canonicalize_name(requirement.name)])
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_decides_results_is_pinned_in_pyproject_too(name: str) -> None:
+    (requirement,) = (r for r in DIRECT if r.name == name)
+    assert [specifier.operator for specifier in requirement.specifier] == ["=="]
+
+
+def test_conda_users_get_the_same_python_and_the_lock() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    rules = yaml.safe_load((ROOT / "workflow/envs/vaco.yaml").read_text())
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == ["-r requirements.lock", "-e ."]
+    python = "python =3.11"
+    assert python in environment["dependencies"] and python in rules["dependencies"]
+    assert Requirement("python" + PROJECT["requires-python"]).specifier.contains("3.11")
+
+
+@pytest.mark.parametrize("name", [requirement.name for requirement in DIRECT])
+def test_this_environment_is_the_locked_one(name: str) -> None:
+    assert version(name).split("+")[0] == locked()[canonicalize_name(name)], "run `make test`, or remove .venv"
