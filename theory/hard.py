@@ -103,6 +103,22 @@ def rare_state(gamma: float = 0.1, alpha: float = 0.01, eta: float = 0.1) -> Ins
     return _instance(mdp, learner, learner, current, "rare state")
 
 
+def coin_leaver(gamma: float = 0.01, alpha: float = 0.01) -> Instance:
+    """The leaver with even coins for policies, for which Pinsker is tight: what the KL version of the bound wants.
+
+    Leaving has probability one half, so differences are made only in the first steps: the constant is approached as
+    γ → 0, and far from attained near γ = 1.
+    """
+    transition = torch.zeros(1, 2, 2, 2, dtype=torch.float64)
+    transition[0, 0, 0, 1] = transition[0, 0, 1, 0] = 1.0
+    transition[0, 1, :, 1] = 1.0
+    learner = torch.stack([_rows(0.5 + alpha / 2, 0.5 - alpha / 2), _rows(0.5 + alpha / 2, 0.5 - alpha / 2)])[None]
+    current = torch.stack([_rows(0.5 - alpha / 2, 0.5 + alpha / 2), _rows(0.5 - alpha / 2, 0.5 + alpha / 2)])[None]
+    reward = torch.stack([_rows(-(0.5 - alpha / 2), 0.5 + alpha / 2), _rows(0.5 - alpha / 2, -(0.5 + alpha / 2))])
+    mdp = MDP(transition, 2.0 * reward[None], _rows(1.0, 0.0)[None], _rows(gamma))
+    return _instance(mdp, learner, learner, current, f"coin leaver γ={gamma:g}")
+
+
 def hard_instances() -> list[Instance]:
     """All hand-made instances, each a batch of one."""
     result = []
@@ -110,7 +126,7 @@ def hard_instances() -> list[Instance]:
         result += [leaver(gamma, a, 1e-4 * a) for a in (1e-3, 0.1, 0.9)]
         result += [leaver(gamma, a, a, flat=True) for a in (1e-3, 0.1)]
         result.append(swing(gamma))
-    result.append(rare_state())
+    result += [rare_state(), coin_leaver(0.01), coin_leaver(0.9)]
     result += [
         bandit([0.5, 0.5], [0.5, 0.5], [0.501, 0.499], [0.0, 0.0], "even coin"),
         bandit([0.5, 0.5], [0.51, 0.49], [0.52, 0.48], [0.0, 0.0], "collinear coins"),

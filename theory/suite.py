@@ -138,6 +138,23 @@ def run_controls(check: Check, xs: Sequence[Instance]) -> list[Json]:
     return rows
 
 
+def lag_columns(xs: Sequence[Instance], most: int = 1500) -> Json:
+    """Total, forward and backward lag (mean TV under d^β) of evenly chosen instances with some lag."""
+
+    def column(p: str, q: str) -> Tensor:
+        pairs = [bounds.mean_variation(x.behaviour_states, getattr(x, p), getattr(x, q)) for x in xs]
+        return torch.cat(pairs)
+
+    columns = {
+        "total": column("current", "behaviour"),
+        "forward": column("current", "learner"),
+        "backward": column("learner", "behaviour"),
+    }
+    index = torch.nonzero(columns["forward"] + columns["backward"] > 1e-6)[:, 0]
+    index = index[:: max(1, len(index) // most)]
+    return {name: [float(f"{v:.4g}") for v in values[index].tolist()] for name, values in columns.items()}
+
+
 def conditioning(xs: Sequence[Instance]) -> Json:
     """How ill-conditioned the instances were: quantiles of (1 + γ)/(1 − γ) and of the tolerance on J over |J|."""
     condition = torch.cat([tolerance.condition(x.mdp.discount) for x in xs])
@@ -170,4 +187,5 @@ def run_suite(instances: int, seed: int, advance: Callable[[str], None] = lambda
         controls += run_controls(check, prey)
     seconds = time.perf_counter() - started
     head = {"instances": instances, "seed": seed, "seconds": seconds, "conditioning": conditioning(xs)}
+    head["lags"] = lag_columns(xs)
     return head | {"bins": BINS.tolist(), "checks": rows}, {"instances": instances, "seed": seed, "controls": controls}
