@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from vaco import __version__
 from vaco.errors import UserError, nearest
+from vaco.runs.preemption import TEMPORARY_FAILURE, Preempted
 
 COMMANDS = ("train", "evaluate", "algorithms", "estimate")
 
@@ -80,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: the command line without the program's name.
 
     Returns:
-        The exit code: 0, 2 for a user's mistake, 130 after an interrupt.
+        The exit code: 0, 2 for a user's mistake, 75 for a run that was asked to stop, 130 after an interrupt.
     """
     parser = build_parser()
     try:
@@ -94,6 +95,9 @@ def run(arguments: Sequence[str]) -> int:
     except UserError as error:
         print("vaco:", *str(error).split(), file=sys.stderr)  # on one line, whatever names it quotes
         return 2
+    except Preempted as notice:
+        print(f"vaco: {notice}", file=sys.stderr)
+        return TEMPORARY_FAILURE
     except KeyboardInterrupt:
         print("vaco: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130

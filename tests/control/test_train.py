@@ -86,24 +86,39 @@ def test_another_seed_gives_other_bits(finished: Path, tmp_path: Path) -> None:
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bits(finished: Path, tmp_path: Path) -> None:
-    """SIGKILL a real process again and again, each time a little later, until one survives."""
-    out, generator, kills = tmp_path / "killed", np.random.default_rng(0), 0
-    arguments = command(out, "--checkpoint-seconds=0")
-    while True:
-        process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
-        patience = 2.0 + 0.15 * kills + generator.uniform(0.0, 0.5)
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            continue
-        assert process.returncode == 0
-        break
-    assert kills >= 3, "the run must have been interrupted"
+    """SIGKILL a real process again and again, at a random moment after each has got a little further."""
+    out, generator = tmp_path / "killed", np.random.default_rng(0)
+
+    def progress() -> set[str]:
+        return {path.name for path in (out / "checkpoints").glob("checkpoint-*[0-9].safetensors")}
+
+    for kill in range(4):
+        before = progress()
+        process = subprocess.Popen(command(out, "--checkpoint-seconds=0"), stderr=subprocess.DEVNULL)
+        while process.poll() is None and (kill and progress() == before):
+            time.sleep(0.005)
+        time.sleep(generator.uniform(0.0, 0.1 if kill else 2.0))
+        process.kill()
+        process.wait()
+        assert not (out / "manifest.json").exists(), "the run must have been interrupted"
+    assert progress(), "something must have been saved"
+    subprocess.run(command(out), check=True)
     assert_same_results(finished, out)
     assert {path.name for path in out.iterdir()} == FILES
+
+
+def test_asked_to_stop_it_saves_and_says_how_to_continue(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "preempted"
+    process = subprocess.Popen(command(out, "--checkpoint-seconds=3600"), stderr=subprocess.PIPE, text=True)
+    while not (out / "run.json").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75 and "the same command continues" in said and time.monotonic() - started < 30
+    assert len(list((out / "checkpoints").iterdir())) == 1
+    train(small(), out, quiet=True, say=lambda sentence: None)
+    assert_same_results(finished, out)
 
 
 @pytest.mark.parametrize(

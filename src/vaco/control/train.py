@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +24,19 @@ from vaco.control.evaluate import evaluate
 from vaco.control.learner import Learner
 from vaco.control.networks import ActorCritic
 from vaco.control.policy import Normaliser, Snapshot, take_snapshot
+from vaco.control.record import EVAL_COLUMNS, PHASE_COLUMNS, Row, to_columns, to_rows
 from vaco.errors import UserError
 from vaco.lag import PolicyBuffer
 from vaco.runs import checkpoint, provenance
 from vaco.runs.config import RunConfig
 from vaco.runs.folder import RunFolder
+from vaco.runs.preemption import Preempted, termination_noticed
 from vaco.runs.progress import Progress
 from vaco.runs.rng import decode_generator, encode_generator
 from vaco.runs.threads import one_thread
 
 Arrays = dict[str, NDArray[Any]]
 
-PHASE_COLUMNS = (
-    *("phase", "env_steps", "wall_seconds", "episode_return", "episodes"),
-    *("backward_lag", "forward_lag", "tv_before", "tv_after", "tv_statistic", "trigger_fraction", "trigger_flips"),
-    *("kept_fraction", "clip_fraction", "kl", "ess", "policy_loss", "value_loss", "entropy", "grad_norm"),
-    *("learning_rate", "explained_variance", "age_min", "age_mean", "age_max"),
-    *("collect_seconds", "align_seconds", "update_seconds"),
-)
-EVAL_COLUMNS = (
-    *("env_steps", "grid_steps", "mean", "std", "episodes"),
-    *("deterministic_mean", "deterministic_std", "deterministic_episodes", "wall_seconds"),
-)
-INTEGERS = ("phase", "env_steps", "episodes", "age_min", "age_max", "grid_steps", "deterministic_episodes")
 GENERATORS = ("assignment", "noise", "shuffle")
 
 
@@ -75,15 +65,15 @@ class Run:
         self.learner = Learner(config, self.networks, self.generators["shuffle"])
         self.buffer: PolicyBuffer[Snapshot] = PolicyBuffer(config.lag)
         self.snapshot = self._push()
-        self.rows: list[dict[str, float]] = []
-        self.evals: list[dict[str, float]] = []
+        self.rows: list[Row] = []
+        self.evals: list[Row] = []
 
     @property
     def env_steps(self) -> int:
         """Environment steps taken, dead slots included."""
         return self.phase * self.config.batch
 
-    def advance(self) -> dict[str, float]:
+    def advance(self) -> Row:
         """Run one phase: collect with buffered policies, optimise, and push the new policy into the buffer.
 
         Returns:
@@ -138,8 +128,10 @@ class Run:
         arrays: Arrays = {f"learner.{name}": value for name, value in self.learner.state().items()}
         arrays |= {f"env.{name}": value for name, value in self.collector.env.state().items()}
         arrays |= {f"generator.{name}": encode_generator(self.generators[name]) for name in GENERATORS}
-        arrays |= {f"phases.{name}": column for name, column in _columns(self.rows, PHASE_COLUMNS, np.float64).items()}
-        arrays |= {f"evals.{name}": column for name, column in _columns(self.evals, EVAL_COLUMNS, np.float64).items()}
+        arrays |= {
+            f"phases.{name}": column for name, column in to_columns(self.rows, PHASE_COLUMNS, np.float64).items()
+        }
+        arrays |= {f"evals.{name}": column for name, column in to_columns(self.evals, EVAL_COLUMNS, np.float64).items()}
         arrays["normaliser"] = self.normaliser.state()
         arrays["collector.observations"] = self.collector.observations
         arrays["collector.returns"] = self.collector.running_returns
@@ -168,7 +160,7 @@ class Run:
         for version, flat, shift, scale in zip(*held, strict=True):
             self.snapshot = Snapshot(int(version), flat, shift, scale, self.config.observation_clip)
             self.buffer.push(self.snapshot)
-        self.rows, self.evals = _rows(part("phases.")), _rows(part("evals."))
+        self.rows, self.evals = to_rows(part("phases.")), to_rows(part("evals."))
 
     def _push(self) -> Snapshot:
         snapshot = take_snapshot(self.networks, self.normaliser, self.phase, self.config.observation_clip)
@@ -195,9 +187,11 @@ def train(
 
     Raises:
         UserError: the folder is not this run's, the disk is full, or training diverged.
+        Preempted: SIGTERM came; a checkpoint was saved at the end of the phase.
     """
     say = say or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
-    with one_thread(), RunFolder(out, config.hash, config=config.resolved()) as folder:
+    folder = RunFolder(out, config.hash, config=config.resolved())
+    with one_thread(), termination_noticed() as preempted, folder:
         if folder.status() == "complete":
             say(f"{out} already holds this run, complete: nothing to do")
             return
@@ -224,29 +218,27 @@ def train(
                 except UserError as error:
                     raise _stopped(error, run, folder) from error
                 progress.advance(config.batch, _facts(run, row))
-                if time.monotonic() - last_saved >= checkpoint_seconds:
+                if preempted() or time.monotonic() - last_saved >= checkpoint_seconds:
                     folder.heartbeat()  # first: a folder that another process took over must not be written to
                     meta = {"seconds": run.seconds, "started": started, "source_hash": source}
                     checkpoint.save(folder.checkpoints, progress=run.phase, arrays=run.state(), meta=meta)
                     last_saved = time.monotonic()
+                if preempted() and run.phase < config.phases:
+                    raise Preempted(f"asked to stop at step {run.env_steps:,}; the same command continues from there")
         _finish(folder, run, started, source)
 
 
 def _finish(folder: RunFolder, run: Run, started: str, source_hash: str) -> None:
     """Write the four files that a finished run leaves."""
-    config = run.config
-    final = {"parameters": run.networks.flat, "observation_shift": run.snapshot.shift}
-    networks = run.networks
-    shape = {
-        "observation_size": networks.observation_size,
-        "action_size": networks.action_size,
-        "hidden": list(networks.hidden),
-    }
+    config, networks = run.config, run.networks
+    final = {"parameters": networks.flat, "observation_shift": run.snapshot.shift}
+    shape = {"observation_size": networks.observation_size, "action_size": networks.action_size}
     folder.finish(
-        phases=_columns(run.rows, PHASE_COLUMNS, np.float32),
-        evals=_columns(run.evals, EVAL_COLUMNS, np.float32),
+        phases=to_columns(run.rows, PHASE_COLUMNS, np.float32),
+        evals=to_columns(run.evals, EVAL_COLUMNS, np.float32),
         policy={**final, "observation_scale": run.snapshot.scale},
-        policy_meta={**shape, "env": config.env, "backend": config.backend, "clip": config.observation_clip},
+        policy_meta={**shape, "env": config.env, "backend": config.backend, "clip": config.observation_clip}
+        | {"hidden": list(networks.hidden)},
         manifest=provenance.manifest(
             identity=config.identity,
             config=config.resolved(),
@@ -293,22 +285,11 @@ def _stopped(error: UserError, run: Run, folder: RunFolder) -> UserError:
     return UserError(f"{when}; no checkpoint had been written yet")
 
 
-def _columns(rows: list[dict[str, float]], names: Sequence[str], precision: type[np.floating]) -> Arrays:
-    """Rows as columns, whole numbers as int64 and the others in the given precision."""
-    return {n: np.array([r[n] for r in rows], np.int64 if n in INTEGERS else precision) for n in names}
-
-
-def _rows(columns: Arrays) -> list[dict[str, float]]:
-    """The inverse of `_columns`."""
-    values = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in values]
-
-
 def _name(config: RunConfig) -> str:
     return f"{config.env} {config.algorithm} lag{config.lag} seed{config.seed}"
 
 
-def _facts(run: Run, row: dict[str, float]) -> dict[str, str]:
+def _facts(run: Run, row: Row) -> dict[str, str]:
     """What the progress display says of a phase."""
     return {
         "phase": f"{run.phase}/{run.config.phases}",
