@@ -79,6 +79,14 @@ def test_twice_the_same_bits(algorithm: str, tmp_path: Path) -> None:
     assert_same_results(tmp_path / "one", tmp_path / "two")
 
 
+def test_without_normalisation_the_policy_sees_raw_observations(tmp_path: Path) -> None:
+    run = Run(small(normalise_observations=False))
+    run.advance()
+    raw = np.linspace(-40, 40, run.networks.observation_size).astype(np.float32)
+    np.testing.assert_allclose(run.snapshot.standardise(raw), raw, rtol=1e-6)
+    train(small(normalise_observations=False, steps=2048), tmp_path / "run", quiet=True)
+
+
 def test_another_seed_gives_other_bits(finished: Path, tmp_path: Path) -> None:
     train(small(seed=1), tmp_path / "other", quiet=True)
     with pytest.raises(AssertionError):

@@ -158,12 +158,12 @@ class Run:
         self.buffer = PolicyBuffer(self.config.lag)
         held = [arrays[f"buffer.{name}"] for name in ("version", "flat", "shift", "scale")]
         for version, flat, shift, scale in zip(*held, strict=True):
-            self.snapshot = Snapshot(int(version), flat, shift, scale, self.config.observation_clip)
+            self.snapshot = Snapshot(int(version), flat, shift, scale, self.config.observation_limit)
             self.buffer.push(self.snapshot)
         self.rows, self.evals = to_rows(part("phases.")), to_rows(part("evals."))
 
     def _push(self) -> Snapshot:
-        snapshot = take_snapshot(self.networks, self.normaliser, self.phase, self.config.observation_clip)
+        snapshot = take_snapshot(self.networks, self.normaliser, self.phase, self.config.observation_limit)
         self.buffer.push(snapshot)
         return snapshot
 
@@ -237,7 +237,7 @@ def _finish(folder: RunFolder, run: Run, started: str, source_hash: str) -> None
         phases=to_columns(run.rows, PHASE_COLUMNS, np.float32),
         evals=to_columns(run.evals, EVAL_COLUMNS, np.float32),
         policy={**final, "observation_scale": run.snapshot.scale},
-        policy_meta={**shape, "env": config.env, "backend": config.backend, "clip": config.observation_clip}
+        policy_meta={**shape, "env": config.env, "backend": config.backend, "clip": config.observation_limit}
         | {"hidden": list(networks.hidden)},
         manifest=provenance.manifest(
             identity=config.identity,

@@ -121,6 +121,11 @@ class RunConfig:
         return self.steps // self.batch
 
     @property
+    def observation_limit(self) -> float:
+        """Limit of the policy's inputs: none (the largest float32) where observations are not standardised."""
+        return self.observation_clip if self.normalise_observations else 3.4e38
+
+    @property
     def parsed(self) -> Algorithm:
         """The algorithm's row of the table."""
         return parse(self.algorithm)
