@@ -1,0 +1,90 @@
+"""The estimate against arithmetic by hand, from invented samples and from one real short run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vaco.runs.estimate import Sample, estimate, finished_samples, measure_run
+from vaco.runs.tiers import Tier, load_tier
+
+SAMPLE = Sample("A-v5", "ppo", 10, collect=1e-4, learn=2e-4, episode=0.05, columns=28, fixed_bytes=1000, fresh=True)
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> Tier:
+    content = {
+        "tier": "t",
+        "description": "For tests.",
+        "environments": ["A-v5", "B-v5"],
+        "algorithms": ["ppo", "vaco", "vaco-long"],
+        "capacities": [1, 8],
+        "seeds": [0, 1],
+        "steps": 20480,
+        "evaluation": {"points": 4, "episodes": 3},
+        "variants": {"vaco-long": {"algorithm": "vaco", "training": {"epochs": 30}}},
+        "reference": {"episodes": 10, "seed": 0},
+    }
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(content))
+    return load_tier(tmp_path / "t.yaml")
+
+
+def invented(env: str, algorithm: str) -> Sample:
+    return replace(
+        SAMPLE,
+        env=env,
+        algorithm=algorithm,
+        collect=1e-4 if env == "A-v5" else 3e-4,
+        learn=2e-4 if algorithm == "ppo" else 4e-4,
+    )
+
+
+def test_hours_steps_and_disk_by_hand(tier: Tier, tmp_path: Path) -> None:
+    found = estimate(tier, tmp_path, measure=invented)
+    assert found.runs == 2 * 3 * 2 * 2 and found.environment_steps == 24 * 20480
+    total = 0.0
+    for collect in (1e-4, 3e-4):
+        # An evaluation episode is 1,000 steps of collection, or what was measured if that is more.
+        evaluation = 2 * 3 * 5 * max(0.05, 1000 * collect)
+        for learn in (2e-4, 4e-4, 3 * 4e-4):
+            total += 4 * (20480 * (collect + learn) + evaluation)
+    assert found.core_hours == pytest.approx(total / 3600)
+    assert found.remaining_core_hours == found.core_hours
+    assert found.disk_bytes == pytest.approx(24 * (1000 + 4 * 28 * 10))
+
+
+def test_as_few_short_runs_as_cover_tasks_and_alignments(tier: Tier, tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def measure(env: str, algorithm: str) -> Sample:
+        asked.append((env, algorithm))
+        return invented(env, algorithm)
+
+    estimate(tier, tmp_path, measure=measure)
+    assert len(asked) == 2
+    assert {env for env, _ in asked} == {"A-v5", "B-v5"} and {name for _, name in asked} == {"ppo", "vaco"}
+
+
+def test_the_text_says_what_was_measured(tier: Tier, tmp_path: Path) -> None:
+    text = estimate(tier, tmp_path, measure=invented).render()
+    for part in ("24 (0 finished)", "491,520", "core-hours", "at most", "2 short runs made now", "A-v5", "B-v5"):
+        assert part in text, part
+    assert max(map(len, text.splitlines())) <= 110
+
+
+def test_a_short_run_is_read_back_as_a_finished_one_would_be(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    fresh = measure_run("InvertedPendulum-v5", "ppo")
+    assert fresh.fresh and fresh.env == "InvertedPendulum-v5" and 0 < fresh.collect < 1 and 0 < fresh.learn < 1
+    folder = tmp_path / "t/runs/InvertedPendulum-v5/ppo/lag1/seed0"
+    flags = ["--env", "InvertedPendulum-v5", "--algorithm", "ppo", "--lag", "1", "--seed", "0", "--steps", "4096"]
+    flags += ["--eval-points", "1", "--eval-episodes", "1", "--quiet", "--out", str(folder)]
+    subprocess.run([sys.executable, "-m", "vaco", "train", *flags], check=True, capture_output=True)
+    (read,) = finished_samples(tmp_path)
+    assert not read.fresh and (read.env, read.algorithm, read.epochs) == ("InvertedPendulum-v5", "ppo", 10)
+    assert read.columns == fresh.columns and read.fixed_bytes > 1000
