@@ -116,20 +116,30 @@ def _explain(error: jsonschema.ValidationError, where: str) -> NoReturn:
         raise UserError(f"{where}: the key '{missing}' is missing{inside}: add it") from None
     shown = json.dumps(error.instance, default=str)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    reasons = {
-        "type": f"expected {_kinds(error.validator_value)}",
-        "minimum": f"expected at least {error.validator_value}",
-        "minItems": "expected at least one entry",
-        "uniqueItems": "every entry may be listed once only",
-        "pattern": "expected letters, digits, '-', '_' and '.', since it becomes part of a path",
-        "enum": f"expected one of {error.validator_value}",
-    }
-    reason = reasons.get(str(error.validator), error.message)
+    reason = _reason(str(error.validator), error.validator_value) or error.message
     what = f"'{place}' is {shown}" if place else f"the file holds {shown}"
     raise UserError(f"{where}: {what}: {reason}") from None
 
 
+def _reason(rule: str, value: Any) -> str | None:
+    """What a rule of the schema expects, or None for a rule without words of its own."""
+    match rule:
+        case "type":
+            return f"expected {_kinds(value)}"
+        case "minimum":
+            return f"expected at least {value}"
+        case "minItems":
+            return "expected at least one entry"
+        case "uniqueItems":
+            return "every entry may be listed once only"
+        case "pattern":
+            return "expected letters, digits, '-', '_' and '.', since it becomes part of a path"
+        case _:
+            return None
+
+
 def _kinds(kinds: object) -> str:
     words = {"object": "keys and values", "array": "a list", "integer": "a whole number", "string": "text"}
+    words["boolean"] = "true or false"
     listed = [kinds] if isinstance(kinds, str) else list(cast(Iterable[str], kinds))
     return " or ".join(words.get(str(kind), f"a {kind}") for kind in listed)

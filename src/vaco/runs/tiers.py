@@ -7,9 +7,11 @@ the same settings are written one way, so that the path of a run is unique.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
@@ -370,3 +372,19 @@ def canonical_algorithm(name: str, where: str, variants: Iterable[str] = ()) -> 
 def _scalar(value: Setting) -> str:
     """A value as the YAML scalar that reads back as itself."""
     return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m vaco.runs.tiers TIER` prints the tier's plan, one line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m vaco.runs.tiers", description="Print the plan of a tier.")
+    parser.add_argument("tier", help="name of a tier in config/, or the path of its file")
+    try:
+        print(load_tier(parser.parse_args(arguments).tier).plan())
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

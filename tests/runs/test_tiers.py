@@ -1,0 +1,181 @@
+"""A tier expands to the runs it should, once each, in a useful order; its mistakes are told in one sentence."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from vaco.errors import UserError
+from vaco.report.plan import read_plan
+from vaco.runs.tiers import Tier, load_tier, main
+
+CONFIG = Path(__file__).parents[2] / "config"
+BASE: dict[str, Any] = {
+    "tier": "t",
+    "description": "For tests.",
+    "environments": ["A-v5", "B-v5"],
+    "algorithms": ["ppo", "vaco"],
+    "capacities": [1, 8],
+    "seeds": [0, 1, 2],
+    "steps": 40960,
+    "evaluation": {"points": 5, "episodes": 2},
+    "reference": {"episodes": 10, "seed": 0},
+}
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Any:
+    def build(name: str = "t", **changes: Any) -> Tier:
+        content = {key: value for key, value in (BASE | changes).items() if value is not ...}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return load_tier(path)
+
+    return build
+
+
+@pytest.mark.parametrize(("name", "runs"), [("smoke", 72), ("desk", 534), ("paper", 1440)])
+def test_the_tiers_of_the_repository_expand_to_their_runs(name: str, runs: int) -> None:
+    tier = load_tier(CONFIG / f"{name}.yaml")
+    specs = tier.runs()
+    assert len(specs) == runs == len({spec.folder for spec in specs})
+    assert tier.name == name and all(spec.folder.startswith(f"{name}/runs/") for spec in specs)
+
+
+def test_desk_shares_the_runs_that_several_studies_ask_for() -> None:
+    tier = load_tier(CONFIG / "desk.yaml")
+    sizes = {
+        name: len(grid.environments) * len(grid.algorithms) * len(grid.capacities) * len(grid.seeds)
+        for name, grid in tier.grids.items()
+    }
+    assert sizes == {"main": 360, "factorial": 108, "sensitivity": 60, "forward_lag": 48}
+    # Shared: ppo and vaco in the factorial (3 tasks x 3 seeds each); the two defaults in the sensitivity study (2 x 3
+    # each); ten epochs in the study of forward lag (2 capacities x 3 seeds each).
+    assert len(tier.runs()) == 360 + 108 + 60 + 48 - 2 * 9 - 2 * 6 - 2 * 6
+    shared = tier.find("HalfCheetah-v5", "vaco", 16, 0)
+    assert shared.grids == ("main", "factorial", "sensitivity", "forward_lag") and shared.settings == ()
+
+
+def test_every_prefix_holds_whole_seeds_first(make: Any) -> None:
+    studies = {"extra": {"algorithms": ["vaco", "spo"], "capacities": [1], "seeds": [0, 1]}}
+    tier = make(studies=studies)
+    specs = tier.runs()
+    priorities = [tier.priority(spec) for spec in specs]
+    assert all(a >= b for a, b in pairwise(priorities))
+    assert [spec.seed for spec in specs] == sorted(spec.seed for spec in specs)
+    first = [spec for spec in specs if spec.seed == 0]
+    assert ["main" in spec.grids for spec in first] == [True] * 8 + [False] * 2
+    assert {(spec.env, spec.name, spec.lag) for spec in first[:8]} == {
+        (env, name, lag) for env in ("A-v5", "B-v5") for name in ("ppo", "vaco") for lag in (1, 8)
+    }
+
+
+def test_names_that_mean_the_same_are_one_run(make: Any) -> None:
+    variants = {
+        "same": {"algorithm": "vaco", "training": {"delta": 0.2}},
+        "b": {"algorithm": "vaco", "training": {"delta": 0.4}},
+        "a": {"algorithm": "once+tv", "training": {"delta": 0.4}},
+    }
+    tier = make(algorithms=["vaco", "once+tv", "same", "a", "b", "none+clip", "continuous+tv"], variants=variants)
+    assert tier.grids["main"].algorithms == ("vaco", "a", "ppo", "continuous+tv")
+    assert tier.methods["a"].algorithm == "vaco" and tier.methods["a"].settings == (("delta", 0.4),)
+
+
+def test_settings_come_from_the_tier_then_the_override_then_the_variant(make: Any) -> None:
+    tier = make(
+        algorithms=["ppo", "impala", "impala-long"],
+        training={"epochs": 4, "learning_rate": 1e-4},
+        overrides={"impala": {"epochs": 1}},
+        variants={"impala-long": {"algorithm": "impala", "training": {"epochs": 10}}},
+    )
+    assert dict(tier.methods["ppo"].settings) == {"epochs": 4, "learning_rate": 1e-4}
+    assert dict(tier.methods["impala"].settings) == {"epochs": 1, "learning_rate": 1e-4}
+    # Ten epochs are the default of the run configuration, hence no setting; but not that of this tier's impala.
+    assert dict(tier.methods["impala-long"].settings) == {"learning_rate": 1e-4}
+
+
+def test_the_command_of_a_run_is_quoted_and_complete(make: Any) -> None:
+    tier = make(algorithms=["ppo", "odd"], variants={"odd": {"algorithm": "ppo", "training": {"hidden": [32, 32]}}})
+    words = shlex.split(tier.find("B-v5", "odd", 8, 2).command("out dir"))
+    assert words[:2] == ["vaco", "train"]
+    assert dict(zip(words[2::2], words[3::2], strict=True)) == {
+        "--env": "B-v5",
+        "--algorithm": "ppo",
+        "--lag": "8",
+        "--seed": "2",
+        "--steps": "40960",
+        "--out": "out dir",
+        "--eval-points": "5",
+        "--eval-episodes": "2",
+        "--set": "hidden=[32, 32]",
+    }
+
+
+def test_the_plan_is_what_the_reporting_code_reads(make: Any, tmp_path: Path, capsys: Any) -> None:
+    tier = make()
+    plan = read_plan(tier.plan())
+    assert {cell.folder for cell in plan.cells()} == {spec.folder.removeprefix("t/") for spec in tier.runs()}
+    assert (plan.tier, plan.steps, plan.points) == ("t", 40960, 5)
+    assert main([str(tmp_path / "t.yaml")]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(tier.plan())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"enviroments": ["A"]}, r"unknown key 'enviroments' at the top level: did you mean 'environments'\?"),
+        (
+            {"evaluation": {"points": 5, "episode": 2, "episodes": 2}},
+            r"unknown key 'episode' in 'evaluation'.*'episodes'",
+        ),
+        ({"seeds": ...}, "the key 'seeds' is missing at the top level"),
+        ({"seeds": []}, "expected at least one entry"),
+        ({"seeds": [0, 0]}, "listed once only"),
+        ({"steps": "1e6"}, "'steps' is \"1e6\": expected a whole number"),
+        ({"capacities": [0]}, "expected at least 1"),
+        ({"algorithms": ["ppo", "vacoo"]}, "there is no algorithm 'vacoo': did you mean 'vaco'"),
+        ({"training": {"epoch": 3}}, "there is no setting 'epoch': did you mean 'epochs'"),
+        ({"training": {"epochs": 0}}, "epochs is 0, but it must be at least 1"),
+        ({"training": {"lag": 3}}, "'lag' is no training setting"),
+        ({"overrides": {"spo": {"epochs": 1}}}, "'overrides' speaks of 'spo', which no grid"),
+        ({"variants": {"ppo": {"algorithm": "ppo", "training": {}}}}, "named like an algorithm"),
+        ({"variants": {"a/b": {"algorithm": "ppo", "training": {}}}}, "part of a path"),
+        (
+            {"variants": {"x": {"algorithm": "ppo", "training": {}, "epochs": 3}}},
+            r"unknown key 'epochs' in 'variants\.x'",
+        ),
+        ({"studies": {"s": {"seed": [0]}}}, r"unknown key 'seed' in 'studies\.s': did you mean 'seeds'"),
+        ({"studies": {"main": {}}}, "may not be called 'main'"),
+        ({"tier": "other"}, "calls itself 'other', but a tier is named after its file"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(make: Any, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        make(**changes)
+    assert "\n" not in str(caught.value) and "t.yaml" in str(caught.value)
+
+
+def test_an_unknown_tier_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIG.parent)
+    with pytest.raises(UserError, match=r"no tier 'smokey'.*did you mean 'smoke'"):
+        load_tier("smokey")
+    with pytest.raises(UserError, match="no tier file"):
+        load_tier("elsewhere/smoke.yaml")
+    assert load_tier("smoke").name == "smoke"
+
+
+def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text("tier: t\nseeds: [0, 1\nsteps: 3\n")
+    with pytest.raises(UserError, match=r"not valid YAML near line \d"):
+        load_tier(tmp_path / "t.yaml")
+
+
+def test_a_run_outside_the_tier_is_refused(make: Any) -> None:
+    with pytest.raises(UserError, match="the tier 't' has no run A-v5/ppo/lag2/seed0"):
+        make().find("A-v5", "ppo", "2", "0")
