@@ -1,4 +1,6 @@
-"""From run folders to tidy tables: `python -m vaco.report.aggregate --plan JSON --results DIR --out DIR`.
+"""From run folders to tidy tables.
+
+`python -m vaco.runs.tiers smoke | python -m vaco.report.aggregate --plan - --results DIR --out DIR`
 
 Writes below `--out`:
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import warnings as python_warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -286,12 +289,13 @@ def write_json(content: Any, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m vaco.report.aggregate", description="From run folders to tables.")
-    parser.add_argument("--plan", required=True, help="the tier's plan, JSON, as vaco.runs.tiers writes it")
+    parser.add_argument("--plan", required=True, help="file with the tier's plan, JSON; - reads standard input")
     parser.add_argument("--results", type=Path, required=True, help="folder results/<tier>")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
     parser.add_argument("--allow-missing", action="store_true", help="go on without runs that are not finished")
     given = parser.parse_args(arguments)
-    aggregate(read_plan(given.plan), given.results, given.out, allow_missing=given.allow_missing)
+    text = sys.stdin.read() if given.plan == "-" else Path(given.plan).read_text(encoding="utf-8")
+    aggregate(read_plan(text), given.results, given.out, allow_missing=given.allow_missing)
     return 0
 
 

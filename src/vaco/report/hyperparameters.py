@@ -30,7 +30,9 @@ def rows(
         meanings: by setting, what it means.
     """
     made = []
-    settings = list(dict.fromkeys(key for config in configs.values() for key in config))
+    known = {key for config in configs.values() for key in config}
+    # In the order in which the configuration explains them; what it does not explain comes last.
+    settings = [key for key in meanings if key in known] + sorted(known - set(meanings))
     for setting in settings:
         values = {name: written(config[setting]) if setting in config else "–" for name, config in configs.items()}
         common, _ = Counter(values.values()).most_common(1)[0]

@@ -1,0 +1,137 @@
+"""Every figure draws from tables, the same bytes each time, and says what it rests on."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vaco.report import caption, hyperparameters, score_table, style, typeset
+from vaco.report.sources import FOLDER, closure, report_hash
+
+FIGURES = ("figure3", "figure4", "curves", "scores", "diagnostics", "profiles", "improvement")
+
+
+def draw(name: str, tables: Path, out: Path) -> dict[str, object]:
+    main = importlib.import_module(f"vaco.report.{name}").main
+    assert main(["--tables", str(tables), "--out", str(out / name)]) == 0
+    written: dict[str, object] = json.loads((out / f"{name}.json").read_text())
+    return written
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_draws_twice_the_same(name: str, tables_folder: Path, tmp_path: Path) -> None:
+    sidecar = draw(name, tables_folder, tmp_path / "a")
+    draw(name, tables_folder, tmp_path / "b")
+    for suffix in ("pdf", "png", "json"):
+        first, second = (tmp_path / side / f"{name}.{suffix}" for side in "ab")
+        assert first.read_bytes() == second.read_bytes(), suffix
+    assert (tmp_path / "a" / f"{name}.png").stat().st_size > 10_000
+    assert b"CreationDate" not in (tmp_path / "a" / f"{name}.pdf").read_bytes()
+    text = str(sidecar["caption"])
+    assert "40,960 environment steps" in text and "3 seeds" in text and "not evidence" in text
+    assert sidecar["runs"] == 40 and sidecar["missing"] == []
+    assert all(re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in dict(sidecar["tables"]).values())  # type: ignore[call-overload]
+
+
+@pytest.fixture(scope="module")
+def one_seed(tables_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tables as a tier of one seed would have them, with a run missing."""
+    folder = Path(shutil.copytree(tables_folder, tmp_path_factory.mktemp("one") / "tables"))
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["grids"]["main"]["seeds"] = [0]
+    summary["missing"] = ["runs/x"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    for name in ("aggregates", "iqm_curves", "profiles", "improvement", "task_scores", "task_curves"):
+        table = pd.read_parquet(folder / f"{name}.parquet")
+        table.assign(low=np.nan, high=np.nan, runs=1).to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "diagnostics"])
+def test_with_one_seed_no_interval_is_drawn_and_the_caption_says_so(name: str, one_seed: Path, tmp_path: Path) -> None:
+    text = str(draw(name, one_seed, tmp_path)["caption"])
+    assert "no interval is defined" in text and "1 seed," in text
+    assert "1 of 40 planned runs are missing" in text
+
+
+def test_captions_do_not_claim_more_than_the_scale_allows() -> None:
+    grid = {"environments": ["A"], "capacities": [1, 4], "seeds": list(range(5))}
+    summary = {"tier": "t", "steps": 1_000_000, "grids": {"main": grid}}
+    assert "The paper used 100M steps and 10 seeds." in caption.scale(summary)
+    grid["seeds"] = list(range(10))
+    text = caption.scale(summary | {"steps": 100_000_000})
+    assert "paper used" not in text and "evidence" not in text and "{1, 4}" in text
+
+
+def test_a_missing_table_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="snakemake tables"):
+        draw("figure3", tmp_path, tmp_path)
+
+
+def test_hyperparameters_come_from_the_manifests(tables_folder: Path, tmp_path: Path) -> None:
+    assert hyperparameters.main(["--tables", str(tables_folder), "--out", str(tmp_path / "t")]) == 0
+    text = (tmp_path / "t.md").read_text()
+    assert re.search(r"\| learning_rate +\| Adam's step size +\| 0.0003 ", text)
+    assert "δ = 0.4" not in text, "a variant is not an exception in the setting it is named after"
+    assert (tmp_path / "t.tex").read_text().count(r"\\") > 20 and (tmp_path / "t.csv").is_file()
+
+
+def test_exceptions_name_the_method() -> None:
+    methods = {name: {"algorithm": name, "settings": {}} for name in ("ppo", "spo", "impala")}
+    configs = {"ppo": {"epochs": 10}, "spo": {"epochs": 10}, "impala": {"epochs": 1}}
+    assert hyperparameters.rows(configs, methods, {"epochs": "passes"}) == [("epochs", "passes", "10", "IMPALA: 1")]
+
+
+def test_the_score_table_has_a_row_a_cell(tables_folder: Path, tmp_path: Path) -> None:
+    assert score_table.main(["--tables", str(tables_folder), "--out", str(tmp_path / "t")]) == 0
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 3 * 2 + 2
+    assert any(re.match(r'Hopper-v5,PPO,1,3,"\d+ \[\d+, \d+\]"', line) for line in lines)
+
+
+def test_tables_escape_what_their_format_would_misread() -> None:
+    assert typeset.as_markdown(["a"], [["x|y"]]).splitlines()[2] == "| x\\|y |"
+    assert typeset.escape("50 % of π_T & #1") == r"50 \% of $\pi$\_T \& \#1"
+    assert typeset.as_csv(["a", "b"], [["1,2", '"']]) == 'a,b\n"1,2",""""\n'
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=8), st.floats(0.5, 12))
+@settings(max_examples=100, deadline=None)
+def test_labels_keep_their_distance_their_order_and_their_bounds(wanted: list[float], gap: float) -> None:
+    placed = style.spread(wanted, gap, 0.0, 100.0)
+    ranked = [placed[i] for i in sorted(range(len(wanted)), key=lambda i: wanted[i])]
+    assert all(b - a >= gap - 1e-6 for a, b in pairwise(ranked))
+    assert min(placed) >= -1e-6 and max(placed) <= 100 + 1e-6
+
+
+def test_labels_that_fit_stay_where_they_are() -> None:
+    assert style.spread([50.0, 10.0, 90.0], 5.0, 0.0, 100.0) == pytest.approx([50.0, 10.0, 90.0])
+    assert style.spread([50.0, 50.0], 10.0, 0.0, 100.0) == pytest.approx([45.0, 55.0])
+
+
+def test_every_algorithm_has_a_look_of_its_own() -> None:
+    looks = list(style.LOOKS.values())
+    for attribute in ("colour", "marker", "dashes", "label"):
+        assert len({getattr(one, attribute) for one in looks}) == len(looks), attribute
+    methods = {"vaco-delta0.4": {"algorithm": "vaco", "settings": {"delta": 0.4}}}
+    variant = style.look("vaco-delta0.4", methods)
+    assert variant.colour == style.LOOKS["vaco"].colour and variant.label == "VACO δ = 0.4"
+    assert style.look("once+tv_total").dashes != style.look("none+tv_total").dashes
+
+
+def test_a_figure_depends_on_what_it_imports_and_on_nothing_else() -> None:
+    assert {"figure3", "style", "panels", "caption"} <= set(closure("figure3"))
+    assert not {"figure4", "aggregate", "runs"} & set(closure("figure3"))
+    assert "style" not in closure("aggregate") and "style" not in closure("estimates")
+    hashes = {report_hash(path.stem) for path in FOLDER.glob("*.py") if path.stem != "__init__"}
+    assert len(hashes) == len(list(FOLDER.glob("*.py"))) - 1
