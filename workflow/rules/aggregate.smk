@@ -16,11 +16,13 @@ rule aggregate:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=30,
     params:
+        tier=config["tier"],
+        # The command reads the plan anew; its text stands here so that a changed plan aggregates again.
         plan=TIER.plan(),
         missing="--allow-missing" if config["allow_missing"] else "",
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
         tables=folder,
         source=report_hash("aggregate"),
     shell:
-        "python -m vaco.report.aggregate --plan {params.plan:q} --results {params.results:q} --out {params.tables:q}"
-        " {params.missing} > {log:q} 2>&1"
+        "(python -m vaco.runs.tiers {params.tier:q} | python -m vaco.report.aggregate --plan - {params.missing}"
+        " --results {params.results:q} --out {params.tables:q}) > {log:q} 2>&1"

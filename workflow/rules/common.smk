@@ -26,6 +26,14 @@ def readable(function, *arguments):
         raise WorkflowError(str(mistake)) from None
 
 
+def as_yaml(value):
+    """Words of the command line, as in --config allow_missing=true, read as the file would have them."""
+    if isinstance(value, dict):
+        return {key: as_yaml(part) for key, part in value.items()}
+    return yaml.safe_load(value) if isinstance(value, str) else value
+
+
+config.update(as_yaml(config))
 # The first call says in one sentence what is wrong, the second fills in the defaults.
 readable(
     check,

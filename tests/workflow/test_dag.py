@@ -1,0 +1,128 @@
+"""The DAG with a real Snakemake: what it would run, what reruns after which edit, and what it never runs.
+
+A test costs some seconds for each call, so the calls follow each other in few tests.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+Snakemake = Callable[..., "subprocess.CompletedProcess[str]"]
+
+REPORTING = {"figure3", "figure4", "curves", "scores", "diagnostics", "profiles", "improvement"}
+TYPESET = {"hyperparameters", "score_table"}
+DOWNSTREAM = {"aggregate": 1, "estimates": 1} | dict.fromkeys(REPORTING | TYPESET, 1) | {"everything": 1}
+
+
+def jobs(done: subprocess.CompletedProcess[str]) -> Counter[str]:
+    """Rule and number of jobs from the table that a dry run prints."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = re.search(r"^job +count\n[- ]+\n(.*?)^total", done.stdout + done.stderr, re.MULTILINE | re.DOTALL)
+    return Counter({line.split()[0]: int(line.split()[1]) for line in table.group(1).splitlines()} if table else {})
+
+
+@pytest.mark.parametrize(("tier", "runs", "tasks"), [("smoke", 72, 3), ("desk", 534, 3), ("paper", 1440, 6)])
+def test_every_tier_dry_runs_in_full(snakemake: Snakemake, tier: str, runs: int, tasks: int) -> None:
+    assert jobs(snakemake("-n", tier=tier)) == Counter(DOWNSTREAM | {"train": runs, "reference": tasks})
+
+
+def test_the_training_command_is_that_of_the_tier(snakemake: Snakemake) -> None:
+    done = snakemake("-n", "--printshellcmds", "runs")
+    assert jobs(done) == Counter({"train": 24, "runs": 1})
+    path = "results/tiny/runs/Hopper-v5/vaco/lag8/seed1"
+    expected = (
+        f"vaco train --env Hopper-v5 --algorithm vaco --lag 8 --seed 1 --steps 20480 --out {path} --eval-points 4 "
+        f"--eval-episodes 2 --quiet > logs/tiny/train/Hopper-v5/vaco/lag8/seed1.log 2>&1"
+    )
+    assert expected in done.stdout + done.stderr
+
+
+def test_from_finished_runs_to_figures_and_what_reruns_after_an_edit(finished: Path, snakemake: Snakemake) -> None:
+    # A fresh clone: run folders, no memory of how they were made, file times of no meaning. Nothing trains.
+    assert jobs(snakemake("-n")) == Counter(DOWNSTREAM)
+    real = snakemake(bootstrap="{repetitions: 100}")
+    assert real.returncode == 0, real.stdout + real.stderr
+    for name in REPORTING:
+        for suffix in ("pdf", "png", "json"):
+            assert (finished / f"paper/figures/tiny/{name}.{suffix}").stat().st_size > 100
+    for name in TYPESET:
+        assert (finished / f"paper/tables/tiny/{name}.tex").is_file()
+    again = {"bootstrap": "{repetitions: 100}"}
+    # Now Snakemake is told that the runs are what it would have made itself: from here on, edits are noticed.
+    assert snakemake("--touch", "--forceall", **again).returncode == 0
+    assert not jobs(snakemake("-n", **again))
+
+    def edit(path: str) -> None:
+        with (finished / path).open("a") as stream:
+            stream.write("\n\nEDITED = 1\n")
+
+    # A figure's module redraws that figure; the common style redraws all figures and typesets the tables again.
+    edit("src/vaco/report/figure3.py")
+    assert jobs(snakemake("-n", **again)) == Counter({"figure3": 1, "everything": 1})
+    edit("src/vaco/report/style.py")
+    assert jobs(snakemake("-n", **again)) == Counter(dict.fromkeys(REPORTING | TYPESET | {"everything"}, 1))
+
+    # A filter retrains the runs of its algorithm, 2 tasks x 2 capacities x 2 seeds, and what is made of them.
+    filters = finished / "src/vaco/objectives/filters.py"
+    source = filters.read_text()
+    assert source.count("def spo(") == 1
+    start = source.index("return", source.index("def spo("))
+    filters.write_text(source[:start] + "unused = 0\n    " + source[start:])
+    found = jobs(snakemake("-n", **again))
+    assert found == Counter(DOWNSTREAM | {"train": 8})
+
+    # What all algorithms share retrains everything.
+    edit("src/vaco/lag.py")
+    assert jobs(snakemake("-n", **again))["train"] == 24
+
+    # With redraw_only nothing can train, whatever was edited.
+    assert jobs(snakemake("-n", redraw_only="true", **again)).keys() & {"train", "aggregate"} == set()
+
+
+def test_with_allow_missing_the_finished_runs_are_drawn(finished: Path, snakemake: Snakemake) -> None:
+    (finished / "results/tiny/runs/Hopper-v5/vaco/lag8/seed1/manifest.json").unlink()
+    assert jobs(snakemake("-n"))["train"] == 1
+    assert "train" not in jobs(snakemake("-n", allow_missing="true"))
+    done = snakemake("results/tiny/tables/summary.json", allow_missing="true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"runs/Hopper-v5/vaco/lag8/seed1"' in (finished / "results/tiny/tables/summary.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            {"redraw_onli": "true"},
+            "config/config.yaml: unknown key 'redraw_onli' at the top level: did you mean 'redraw_only'?",
+        ),
+        ({"tier": "smokey"}, "there is no tier 'smokey' (no file config/smokey.yaml): did you mean 'smoke'?"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_one_sentence(
+    snakemake: Snakemake, setting: dict[str, str], message: str
+) -> None:
+    done = snakemake("-n", **setting)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert message in done.stdout + done.stderr
+
+
+def test_lint_and_format_are_clean() -> None:
+    for command in (["snakemake", "--lint"], ["snakefmt", "--check", "Snakefile", "workflow"]):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_layout_is_that_of_the_catalogue() -> None:
+    for path in ("workflow/Snakefile", "config/README.md", ".snakemake-workflow-catalog.yml", "profiles/README.md"):
+        assert (ROOT / path).is_file(), path
+    captions = {path.stem for path in (ROOT / "workflow/report").glob("*.rst")}
+    assert captions == REPORTING | TYPESET
+    assert all((ROOT / f"src/vaco/report/{name}.py").is_file() for name in captions)
