@@ -43,7 +43,8 @@ estimate: $(READY)  ## what the desk and paper tiers will cost on this machine
 
 benchmark: $(READY)  ## throughput beside Stable-Baselines3 and the physics alone (about 10 minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[benchmarks]'
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/throughput.py --readme README.md
+	$(BIN)/python benchmarks/optimisations.py
 
 lock:  ## resolve pyproject.toml afresh into requirements.lock
 	rm -rf $(VENV)-lock

@@ -220,6 +220,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0, help="length of each measurement")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--readme", type=Path, help="put the table between this file's benchmark marks")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--core", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -243,6 +244,11 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "throughput.json").write_text(json.dumps(summary, indent=1) + "\n")
     (options.out / "throughput.md").write_text(render(summary))
+    if options.readme:
+        before, _, after = options.readme.read_text().partition("<!-- benchmark -->\n")
+        after = after.partition("<!-- /benchmark -->")[2]
+        table = f"<!-- benchmark -->\n{render(summary)}<!-- /benchmark -->"
+        options.readme.write_text(before + table + after)
     print(render(summary))
 
 

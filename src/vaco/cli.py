@@ -1,4 +1,4 @@
-"""The command line: `vaco train`, `evaluate`, `algorithms`, `estimate`.
+"""The command line: `vaco train`, `evaluate`, `algorithms`, `estimate`, `theory`.
 
 Every mistake of the user ends with one sentence on standard error and exit code 2. Commands import what they need when
 they run, so that `vaco algorithms` does not load a physics engine.
@@ -16,7 +16,7 @@ from vaco import __version__
 from vaco.errors import UserError, nearest
 from vaco.runs.preemption import TEMPORARY_FAILURE, Preempted
 
-COMMANDS = ("train", "evaluate", "algorithms", "estimate")
+COMMANDS = ("train", "evaluate", "algorithms", "estimate", "theory")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,6 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     estimate.set_defaults(function=_estimate)
     estimate.add_argument("--tier", default="smoke", help="smoke, desk, paper or a file (default smoke)")
     estimate.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+
+    commands.add_parser("theory", help="verify every bound numerically and exactly; see 'vaco theory --help'")
     return parser
 
 
@@ -81,12 +83,14 @@ def run(arguments: Sequence[str]) -> int:
         arguments: the command line without the program's name.
 
     Returns:
-        The exit code: 0, 2 for a user's mistake, 75 for a run that was asked to stop, 130 after an interrupt.
+        The exit code: 0, 1 if a bound was violated, 2 for a user's mistake, 75 for a run that was asked to stop, 130 after an interrupt.
     """
     parser = build_parser()
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
             raise UserError(f"there is no command '{arguments[0]}': {nearest(arguments[0], COMMANDS)}")
+        if arguments and arguments[0] == "theory":  # has flags of its own, and lives beside the package
+            return _theory(arguments[1:])
         options = parser.parse_args(arguments)
         if options.command is None:
             parser.print_help()
@@ -138,6 +142,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.out, result)
+
+
+def _theory(arguments: Sequence[str]) -> int:
+    from theory.run import main
+
+    return main(list(arguments))
 
 
 def _algorithms(options: argparse.Namespace) -> None:

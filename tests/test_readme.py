@@ -1,0 +1,34 @@
+"""The README's code runs, its links lead somewhere, and its benchmark table is the one that was measured."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_its_python_example_runs() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    namespace: dict[str, object] = {}
+    exec(example, namespace)
+    assert "loss" in namespace
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
+def test_its_links_lead_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
+
+
+def test_its_commands_are_targets() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z-]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_its_benchmark_table_is_the_measured_one() -> None:
+    (shown,) = re.findall(r"<!-- benchmark -->\n(.*?)<!-- /benchmark -->", README, re.DOTALL)
+    assert shown == (ROOT / "benchmarks/results/throughput.md").read_text()
