@@ -13,7 +13,7 @@ import numpy as np
 
 from theory.exact_checks import Claims, Row
 from theory.filter_guarantee import softmax_counterexample
-from theory.rational import Case, Exact, Number, array, fmpq, rational, signs, where
+from theory.rational import Case, Exact, Number, array, fmpq, rational, signs, variation, where
 
 
 def kept_advantage(x: Case, filtered: bool = True) -> Exact:
@@ -63,6 +63,23 @@ def softmax_step(x: Case, h: Exact) -> Exact:
 def filter_direct(x: Case, filtered: bool = True) -> Claims:
     """Statement 2."""
     return _first_order(x, direct_step, filtered)
+
+
+def filter_direct_finite(x: Case, overshoot: int = 1) -> Claims:
+    """Statement 2 for a finite step, up to the first change of sign or the simplex's border; kinked states stay."""
+    difference = x.current - x.learner
+    step = direct_step(x, kept_advantage(x))
+    step = where((difference == 0).any(1)[:, None], fmpq(0), step)
+    moves = zip(step.flatten(), difference.flatten(), x.current.flatten(), strict=True)
+    limits = [limit for s, gap, p in moves for limit in _limits(s, gap, p)]
+    after = x.current + overshoot * min(limits, default=fmpq(0)) * step
+    return [tuple((x.states_behaviour * variation(p, x.learner)).sum() for p in (after, x.current))]
+
+
+def _limits(step: Number, gap: Number, probability: Number) -> list[Number]:
+    """Step lengths at which one coordinate changes the sign of its gap, or leaves the simplex."""
+    closing = [-gap / step] if step * gap < 0 else []
+    return closing + ([-probability / step] if step < 0 else [])
 
 
 def filter_natural(x: Case, filtered: bool = True) -> Claims:
@@ -125,6 +142,12 @@ def counterexample() -> dict[str, str]:
 FILTER: list[Row] = [
     ("filter_per_sample", filter_per_sample, False, {"no filter": partial(filter_per_sample, filtered=False)}),
     ("filter_direct", filter_direct, False, {"no filter": partial(filter_direct, filtered=False)}),
+    (
+        "filter_direct_finite",
+        filter_direct_finite,
+        False,
+        {"a thousand times the step": partial(filter_direct_finite, overshoot=1000)},
+    ),
     ("filter_natural", filter_natural, False, {"no filter": partial(filter_natural, filtered=False)}),
     (
         "filter_two_actions",

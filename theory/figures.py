@@ -73,8 +73,7 @@ def slack_histograms(data: dict[str, Json], lags: Lags, out: Path) -> None:
         axis.set_xlim(-5.0, 0.0)
         axis.set_ylim(0.0, 1.02)
         axis.set_xticks([-4, -2, 0], ["0.01 %", "1 %", "100 %"])
-    for axis in axes[3:]:
-        axis.set_xlabel("share of the bound that is used, left/right")
+    axes[4].set_xlabel("share of the bound that is used, left/right (everything below 0.001 % at the left edge)")
     for axis in (axes[0], axes[3]):
         axis.set_ylabel("share of instances below")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
@@ -83,7 +82,7 @@ def slack_histograms(data: dict[str, Json], lags: Lags, out: Path) -> None:
 
 def slack_against_distance(data: dict[str, Json], lags: Lags, out: Path) -> None:
     """The used share of the off-policy bounds against the total lag, by discount."""
-    figure, axes = style.new_figure(2.5, 1, 3, sharey=True)
+    figure, axes = style.new_figure(2.7, 1, 3, sharey=True)
     bands = ((0.0, 0.6, "γ < 0.6"), (0.6, 0.95, "0.6 ≤ γ < 0.95"), (0.95, 1.0, "γ ≥ 0.95"))
     for axis, name in zip(axes, ("state_drift", "off_policy", "off_policy_coupled"), strict=True):
         columns = {k: np.array(v) for k, v in _row(data["checks"], name)["scatter"].items()}
@@ -100,7 +99,8 @@ def slack_against_distance(data: dict[str, Json], lags: Lags, out: Path) -> None
         axis.set_xlabel("total lag, E TV(π, β)")
         axis.set_title(NICE[name])
     axes[0].set_ylabel("used share, left/right")
-    axes[0].legend(loc="lower left", markerscale=1.6, handletextpad=0.2)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, markerscale=1.8, handletextpad=0.2)
     style.save(figure, out, "slack_distance")
 
 
@@ -116,16 +116,16 @@ def promises(data: dict[str, Json], lags: Lags, out: Path) -> None:
         axis.plot(variation, coupled, color=look["color"], linestyle=look["linestyle"], linewidth=0.8)
     axis.axhspan(1.0, 1e3, color="0.93", zorder=0)
     axis.text(1.3e-4, 250, "says less than the trivial bound", fontsize=7)
-    axis.text(1.3e-4, 0.00013, "thick: bound (c), mean TV;  thin: coupled, largest TV", fontsize=6.5)
+    axis.text(1.6e-3, 0.00015, "thick: bound (c), mean TV\nthin: coupled bound, largest TV", fontsize=6.5)
     axis.axvline(0.1, color="0.4", linewidth=0.8)
-    axis.text(0.094, 2.2e-4, "δ/2", ha="right", fontsize=7)
+    axis.text(0.107, 450, "δ/2", ha="left", va="center", fontsize=7)
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlim(1e-4, 1.0)
     axis.set_ylim(1e-4, 1e3)
     axis.set_xlabel("total lag, TV(π, β)")
     axis.set_ylabel("penalty / trivial bound 2C/(1 − γ)")
-    axis.legend(loc="center right", bbox_to_anchor=(1.0, 0.32))
+    axis.legend(loc="center right", bbox_to_anchor=(1.0, 0.27))
     axis.set_title("What the penalty promises")
     axis = axes[1]
     if lags.rows:
@@ -144,7 +144,7 @@ def promises(data: dict[str, Json], lags: Lags, out: Path) -> None:
         axis.set_xlabel("degree of asynchrony, buffer capacity K")
         axis.set_ylabel("total lag after a phase")
         axis.legend(loc="lower right", fontsize=6)
-        axis.set_title(f"Lags met in training ({lags.label})")
+        axis.set_title(f"Lags met in training\n({lags.label})")
     else:
         for index, gamma in enumerate(GAMMAS):
             axis.bar(index, (1 - gamma) / gamma, color=style.COLOURS[index], width=0.6)
@@ -152,10 +152,10 @@ def promises(data: dict[str, Json], lags: Lags, out: Path) -> None:
         axis.set_yscale("log")
         axis.set_ylim(5e-4, 0.5)
         axis.axhline(0.1, color="0.4", linewidth=0.8)
-        axis.text(-0.4, 0.11, "δ/2", fontsize=7)
+        axis.text(2.45, 0.108, "δ/2", fontsize=7, ha="right", va="bottom")
         axis.set_xticks(range(len(GAMMAS)), [f"γ = {g}" for g in GAMMAS])
-        axis.set_ylabel("lag at which bound (c) is empty, (1 − γ)/γ")
-        axis.set_title("Where it stops (no training results yet)")
+        axis.set_ylabel("bound (c) is empty from TV = (1 − γ)/γ")
+        axis.set_title("Where it stops\n(no training results yet)")
     style.save(figure, out, "promises")
 
 
@@ -255,8 +255,8 @@ def realignment(data: dict[str, Json], lags: Lags, out: Path) -> None:
     axes[0].set_ylim(-3, 105)
     axes[1].set_title("Used share of its bound")
     axes[1].set_ylabel("largest left/right, %")
-    axes[2].set_title("Samples with the wrong sign of A")
-    axes[2].set_ylabel("%")
+    axes[2].set_title("Wrong signs of A")
+    axes[2].set_ylabel("% of the samples")
     for axis in axes:
         axis.set_xlabel("backward lag, E TV(π_T, β)")
     figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=5)
@@ -279,10 +279,13 @@ def estimators(data: dict[str, Json], lags: Lags, out: Path) -> None:
         high = np.array([r[name]["high"] for r in rows])
         axes[1].plot(exact, 100 * (high / exact - 1), color=look["color"], linestyle=look["linestyle"], linewidth=0.8)
     axes[0].set_yscale("log")
-    axes[0].set_title("Noise, 512 samples")
+    axes[0].set_ylim(1.0, 100.0)
+    axes[0].set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+    axes[0].minorticks_off()
+    axes[0].set_title("Noise of 512 samples")
     axes[0].set_ylabel("standard deviation, % of TV")
     axes[0].legend()
-    axes[1].set_title("Median (marks), 99.9 % quantile")
+    axes[1].set_title("Median and 99.9 % quantile")
     axes[1].set_ylabel("error, % of TV")
     axes[1].set_ylim(-20, 100)
     for axis in axes[:2]:
@@ -300,8 +303,9 @@ def estimators(data: dict[str, Json], lags: Lags, out: Path) -> None:
     axes[2].axhline(0.1, color="0.5", linewidth=0.8)
     axes[2].set_ylim(0.0, 1.0)
     axes[2].set_xlabel("action dimension")
-    axes[2].set_title("TV when each dimension shifts")
-    axes[2].legend(loc="upper left", ncols=2)
+    axes[2].set_title("TV by dimension")
+    axes[2].set_ylabel("total variation")
+    axes[2].legend(loc="upper left", ncols=2, title="shift of each dimension")
     style.save(figure, out, "estimators")
 
 

@@ -46,7 +46,7 @@ DASHES: tuple[Any, ...] = (
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 ARMS: dict[str, tuple[str, str, Any, str]] = {  # label, colour, dashes, marker
-    "none": ("no filter", "#666666", (0, (1.2, 1.2)), "*"),
+    "none": ("no filter", "#777777", (0, (1.2, 1.2)), "v"),
     "clip": ("PPO's clip", "#0072B2", (0, (5, 1.5)), "s"),
     "tv": ("TV filter", "#D55E00", "solid", "o"),
     "tv+projection": ("TV filter + projection", "#000000", (0, (6, 1.5, 1.2, 1.5)), "D"),

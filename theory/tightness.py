@@ -35,7 +35,7 @@ SKIPPED = {  # claims whose right side is zero, or counts only kinks: no share t
     "filter_projected",
 }
 DISCOUNTS = (0.5, 0.9, 0.99)
-RESTARTS, STEPS, STATES, ACTIONS = 96, 250, 3, 3
+RESTARTS, STEPS, STATES, ACTIONS = 192, 400, 3, 3
 APPROACHED = 0.98  # from this share on, a supremum of 1 is called approached
 
 
@@ -53,24 +53,32 @@ def _parameters(rng: np.random.Generator) -> dict[str, Tensor]:
         "behaviours": (RESTARTS, 3, STATES, ACTIONS),
         "learner": (RESTARTS, STATES, ACTIONS),
         "current": (RESTARTS, STATES, ACTIONS),
+        "size": (RESTARTS, STATES, 1),
         "mixture": (RESTARTS, 3),
         "truncations": (RESTARTS, 3),
     }
     made = {name: torch.from_numpy(rng.standard_normal(shape)) for name, shape in shapes.items()}
     made["transition"][::2] *= 4.0
-    near = torch.from_numpy(10.0 ** rng.uniform(-2.0, 0.5, (RESTARTS, 1, 1)))
+    made["size"][1::2] *= 3.0  # bounds are met when rewards differ by orders of magnitude between states
+    near = torch.from_numpy(10.0 ** rng.uniform(-2.0, 0.5, (RESTARTS, STATES, 1)))  # also between the states
     made["learner"] = made["behaviours"][:, 0] + near * made["learner"]
     made["current"] = made["learner"] + near * made["current"]
     return {name: value.requires_grad_(True) for name, value in made.items()}
 
 
 def build(parameters: dict[str, Tensor], gamma: float) -> Instance:
-    """The instances that the parameters stand for; every policy has full support."""
+    """The instances that the parameters stand for; every policy has full support.
+
+    Rewards with E_{π_T} r = 0 in every state make V^{π_T} = 0 and A^{π_T} = r. Nothing is lost: adding V − γPV to the
+    rewards changes no advantage and no difference of J, and the search need not keep advantages in balance.
+    """
     p = parameters
     soft = {name: torch.softmax(p[name], -1) for name in ("transition", "start", "behaviours", "learner", "current")}
     limits = torch.sigmoid(p["truncations"])
     rho_bar = 0.25 + 4.0 * limits[:, 0]
-    mdp = MDP(soft["transition"], p["reward"], soft["start"], torch.full((RESTARTS,), gamma, dtype=torch.float64))
+    advantage = p["reward"] * p["size"].clamp(-12.0, 12.0).exp()
+    reward = advantage - (soft["learner"] * advantage).sum(-1, keepdim=True)
+    mdp = MDP(soft["transition"], reward, soft["start"], torch.full((RESTARTS,), gamma, dtype=torch.float64))
     mixture = torch.softmax(p["mixture"], -1)
     policies = (soft["behaviours"], mixture, soft["learner"], soft["current"])
     return Instance(mdp, *policies, rho_bar, rho_bar * limits[:, 1], limits[:, 2], f"search γ={gamma:g}")
@@ -145,12 +153,12 @@ def search(check: Check, rng: np.random.Generator, random: list[Instance], attai
         instance.
     """
     started = time.perf_counter()
-    chance = max(float(torch.nan_to_num(check.function(x).attained, nan=-1.0).max()) for x in random)
+    chance, lucky = max((_best(x, check.function(x)) for x in random), key=lambda pair: pair[0])
     made = [(float(torch.nan_to_num(check.function(x).attained, nan=-1.0)[0]), x) for x in hard_instances()]
     hand, example = max(made, key=lambda pair: pair[0])
     climbed = {gamma: ascend(check.function, gamma, rng) for gamma in DISCOUNTS}
     top = max(climbed.values(), key=lambda pair: pair[0])
-    best, instance = max([(hand, to_json(example)), top], key=lambda pair: pair[0])
+    best, instance = max([(hand, to_json(example)), top, (chance, lucky)], key=lambda pair: pair[0])
     return {
         "name": check.name,
         "statement": check.statement,
@@ -159,7 +167,7 @@ def search(check: Check, rng: np.random.Generator, random: list[Instance], attai
         "hand_made": max(hand, 0.0),
         "hand_made_instance": example.family,
         "best": best,
-        "verdict": _verdict(check.name, max(best, chance), attained),
+        "verdict": _verdict(check.name, best, attained),
         "instance": instance,
         "seconds": time.perf_counter() - started,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ def xs():
 @pytest.fixture(scope="module")
 def small():
     rng = np.random.default_rng(3)
-    return random_instance(rng, families.dense(rng, 12, 3, 3), "dense")
+    m = families.dense(rng, 12, 3, 3)
+    m = replace(m, discount=m.discount.clamp(max=0.9))  # the loops take 1/(1 − γ) times as long
+    return random_instance(rng, m, "dense")
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.name)
@@ -123,7 +126,7 @@ def test_vtrace_operator_equals_value_iteration(small):
     for index in range(4):
         x = select(small, index)
         values = torch.zeros(1, 3, dtype=torch.float64)
-        for _ in range(60_000 if float(x.mdp.discount[0]) > 0.9 else 2000):
+        for _ in range(4000):
             new = vtrace.apply(x, values)
             if float((new - values).abs().max()) < 1e-13:
                 break

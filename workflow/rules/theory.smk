@@ -1,6 +1,6 @@
 """The theory: every bound verified, numbers under results/theory and figures under paper/figures/theory. Trains nothing."""
 
-import hashlib
+from theory.sources import theory_hash
 
 THEORY = ["checks", "controls", "exact", "certificate", "tightness"]
 THEORY += ["filter", "gaussian", "bias", "symbolic"]
@@ -9,21 +9,6 @@ THEORY_FIGURES += ["realignment", "estimators", "filter_step", "filter_phase"]
 THEORY_FILES = expand(
     "paper/figures/theory/{name}.{suffix}", name=THEORY_FIGURES, suffix=["pdf", "png"]
 )
-# Which modules draw; an edit of these redraws, an edit of any other verifies again.
-THEORY_DRAWS = ["figures", "figures_filter", "style", "training"]
-
-
-def theory_hash(drawing):
-    """Sixteen digits of the sha256 over the modules that draw, or over all others and the objectives they call."""
-    folder = Path(workflow.basedir).parent
-    sources = sorted(folder.glob("theory/*.py"))
-    chosen = [p for p in sources if (p.stem in THEORY_DRAWS) == drawing]
-    if not drawing:
-        chosen += sorted(folder.glob("src/vaco/objectives/*.py"))
-    digest = hashlib.sha256()
-    for path in chosen:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 rule theory:
@@ -66,10 +51,11 @@ rule theory_figures:
         mem_mb=1000,
         runtime=10,
     params:
-        results="results/theory",
-        out="paper/figures/theory",
+        results=lambda wildcards, input: os.path.dirname(input[0]),
+        out=folder,
         # Lags met in training are shown when the tier has them; they are no input, so the theory never trains.
         training=TABLES,
         source=theory_hash(drawing=True),
     shell:
-        "python -m theory.figures --results {params.results:q} --out {params.out:q} --training {params.training:q} > {log:q} 2>&1"
+        "python -m theory.figures --results {params.results:q} --out {params.out:q}"
+        " --training {params.training:q} > {log:q} 2>&1"
