@@ -83,7 +83,8 @@ def run(arguments: Sequence[str]) -> int:
         arguments: the command line without the program's name.
 
     Returns:
-        The exit code: 0, 1 if a bound was violated, 2 for a user's mistake, 75 for a run that was asked to stop, 130 after an interrupt.
+        The exit code: 0; 1 if a bound was violated; 2 for a user's mistake; 75 for a run that was asked to stop and
+        can be continued; 130 after an interrupt.
     """
     parser = build_parser()
     try:
