@@ -12,7 +12,7 @@ Writes below `--out`:
 * `configs.json`: the hyper-parameters behind every name;
 * `summary.json`: scale, references of the normalisation, what is missing, warnings, versions.
 
-Scores are normalised a task: 0 is the uniformly random policy, 1 is synchronous PPO (`ppo`, K = 1) of the same tier.
+Scores are normalised for each task: 0 is the uniformly random policy, 1 the tier's own synchronous PPO (`ppo`, K = 1).
 """
 
 from __future__ import annotations

@@ -40,9 +40,10 @@ def normalisation(summary: Mapping[str, Any]) -> str:
     episodes = sorted({ref["random_episodes"] for ref in references})
     seeds = sorted({ref["ppo_seeds"] for ref in references})
     return (
-        f"Scores are normalised a task: 0 is the uniformly random policy ({_range(episodes)} episodes), 1 the mean "
-        f"final return of this tier's synchronous PPO (K = 1, {_range(seeds)} seeds). A run's final return is that of "
-        f"its stochastic policy at the last evaluation ({_count(summary['evaluation']['episodes'], 'episode')})."
+        f"Scores are normalised for each task: 0 is the uniformly random policy ({_range(episodes)} episodes), 1 the "
+        f"mean final return of this tier's synchronous PPO (K = 1, {_range(seeds)} seeds). A run's final return is "
+        "that of its stochastic policy at the last evaluation "
+        f"({_count(summary['evaluation']['episodes'], 'episode')})."
     )
 
 

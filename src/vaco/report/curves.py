@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
-from vaco.report.panels import label_start, over_training
+from vaco.report.panels import label_start, over_training, wide_last_column
 from vaco.report.product import Drawn, figure_command
 from vaco.report.tables import Tables, drawn_last
 
@@ -18,8 +18,7 @@ def draw(tables: Tables) -> Drawn:
     names, tasks, capacities = drawn_last(grid["algorithms"]), grid["environments"], grid["capacities"]
     table = table[table["name"].isin(names)]
     figure = style.new_figure(0.35 + 1.55 * len(tasks))
-    # The last column holds the labels too.
-    widths = [1.0] * (len(capacities) - 1) + [1.0 + 0.16 * len(capacities)]
+    widths, room = wide_last_column(names, tables.methods, len(capacities))
     panels = figure.subplots(
         len(tasks), len(capacities), squeeze=False, sharey="row", gridspec_kw={"width_ratios": widths}
     )
@@ -29,8 +28,7 @@ def draw(tables: Tables) -> Drawn:
             axes = panels[row][column]
             rows = table[(table["env"] == env) & (table["lag"] == lag)]
             last = column == len(capacities) - 1
-            room = 1 - 1 / widths[-1] if last else 0.0
-            at = over_training(axes, rows, names, steps, tables.methods, room=room, mark=0.85)
+            at = over_training(axes, rows, names, steps, tables.methods, room=room if last else 0.0, mark=0.85)
             if last:
                 ends[axes] = at
             if row == 0:

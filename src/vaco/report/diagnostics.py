@@ -13,7 +13,7 @@ import pandas as pd
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
-from vaco.report.panels import label_start, over_training
+from vaco.report.panels import label_start, over_training, wide_last_column
 from vaco.report.product import Drawn, figure_command
 from vaco.report.tables import Tables, drawn_last
 
@@ -52,7 +52,7 @@ def draw(tables: Tables) -> Drawn:
     table = table[chosen].assign(filter_tv=lambda rows: rows["tv_statistic"] / 2)
     thresholds = np.unique(table.loc[np.isfinite(table["tv_statistic"]), "delta"] / 2)
     figure = style.new_figure(0.35 + 1.3 * len(ROWS))
-    widths = [1.0] * (len(capacities) - 1) + [1.0 + 0.16 * len(capacities)]
+    widths, room = wide_last_column(names, tables.methods, len(capacities))
     panels = figure.subplots(
         len(ROWS), len(capacities), squeeze=False, sharey="row", gridspec_kw={"width_ratios": widths}
     )
@@ -63,8 +63,9 @@ def draw(tables: Tables) -> Drawn:
             spread = quartiles(table[table["lag"] == lag], value)
             spread["steps"] = spread["progress"] * steps
             last = column == len(capacities) - 1
-            room = 1 - 1 / widths[-1] if last else 0.0
-            at = over_training(axes, spread, names, steps, tables.methods, room=room, x="steps", mark=0.75)
+            at = over_training(
+                axes, spread, names, steps, tables.methods, room=room if last else 0.0, x="steps", mark=0.75
+            )
             for threshold in thresholds if value in WITH_THRESHOLD else ():
                 axes.plot([0, steps], [threshold, threshold], color="0.25", linewidth=0.8, linestyle=(0, (2, 1)))
                 if last:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
-from vaco.report.panels import against_capacity, label_start
+from vaco.report.panels import against_capacity, label_room, label_start
 from vaco.report.product import Drawn, figure_command
 from vaco.report.tables import MAIN, Tables, drawn_last
 
@@ -25,10 +25,11 @@ def draw(tables: Tables) -> Drawn:
     grid = tables.grid()
     names = drawn_last(grid["algorithms"])
     figure = style.new_figure(4.7)
+    room = label_room(names, tables.methods, style.WIDTH / 2 - 0.45)
     ends = {}
     for axes, (metric, title) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
         rows = table[table["metric"] == metric]
-        ends[axes] = against_capacity(axes, rows, names, grid["capacities"], tables.methods, room=0.25)
+        ends[axes] = against_capacity(axes, rows, names, grid["capacities"], tables.methods, room=room)
         axes.set_title(title, loc="left")
         axes.set_ylabel("gap to a score of 1" if metric == "optimality_gap" else "normalised score")
         axes.set_xlabel("buffer capacity K (degree of asynchrony)")

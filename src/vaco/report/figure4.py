@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
-from vaco.report.panels import against_capacity, label_start, over_training
+from vaco.report.panels import against_capacity, label_room, label_start, over_training
 from vaco.report.product import Drawn, figure_command
 from vaco.report.tables import MAIN, Tables, drawn_last
 
@@ -25,9 +25,11 @@ def draw(tables: Tables) -> Drawn:
     panels = [figure.add_subplot(cells[divmod(i, columns)]) for i in range(len(capacities))]
     # The area panel takes what is left of the last row: the bottom right, as in the paper.
     area = figure.add_subplot(cells[rows - 1, len(capacities) % columns :])
+    width = style.WIDTH / columns
+    room = label_room(names, tables.methods, width - 0.45)
     ends = {}
     for axes, lag in zip(panels, capacities, strict=True):
-        ends[axes] = over_training(axes, curves[curves["lag"] == lag], names, steps, tables.methods, room=0.22)
+        ends[axes] = over_training(axes, curves[curves["lag"] == lag], names, steps, tables.methods, room=room)
         axes.set_title(f"K = {lag}" + ("  (synchronous)" if lag == 1 else ""), loc="left")
         axes.set_ylabel("IQM of normalised return")
         axes.set_xlabel("environment steps")
@@ -35,7 +37,7 @@ def draw(tables: Tables) -> Drawn:
     high = max(axes.get_ylim()[1] for axes in ends)
     for axes in ends:
         axes.set_ylim(low, high)
-    room = 0.22 * (columns - len(capacities) % columns) ** -0.8
+    room = label_room(names, tables.methods, width * (columns - len(capacities) % columns) - 0.45)
     ends[area] = against_capacity(area, areas, names, capacities, tables.methods, room=room)
     area.set_title("Area under the curve  (higher is better)", loc="left")
     area.set_ylabel("IQM of mean height")

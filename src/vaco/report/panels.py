@@ -9,10 +9,37 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from vaco.report.style import End, band, bounded_x_axis, look, steps_label
+from vaco.report.style import WIDTH, End, band, bounded_x_axis, look, steps_label
 
 DODGE = 0.055
 """Horizontal distance of neighbouring algorithms at one K, in units of the distance between two values of K."""
+
+
+def label_room(names: Sequence[str], methods: Mapping[str, Any], width: float) -> float:
+    """Share of a panel's width that its labels need.
+
+    Args:
+        names: what is labelled.
+        methods: for the labels of variants.
+        width: width of the panel, inches.
+    """
+    return min(0.5, _label_inches(names, methods) / width)
+
+
+def wide_last_column(names: Sequence[str], methods: Mapping[str, Any], columns: int) -> tuple[list[float], float]:
+    """Ratios of the widths of a grid's columns of which the last also holds the labels, and that one's room.
+
+    Returns:
+        The ratios, and the share of the last panel's width that is left free for the labels.
+    """
+    labels = _label_inches(names, methods)
+    panel = (WIDTH - 0.8 - labels) / columns
+    return [1.0] * (columns - 1) + [1.0 + labels / panel], labels / (panel + labels)
+
+
+def _label_inches(names: Sequence[str], methods: Mapping[str, Any]) -> float:
+    """Width of the longest label with the hair line before it."""
+    return 0.28 + 0.06 * max(len(look(name, methods).label) for name in names)
 
 
 def against_capacity(
@@ -22,7 +49,7 @@ def against_capacity(
     capacities: Sequence[int],
     methods: Mapping[str, Any],
     *,
-    room: float = 0.42,
+    room: float,
 ) -> list[End]:
     """Draw point and interval of every name at every K, the values of K equally spaced.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
-from vaco.report.panels import against_capacity, label_start
+from vaco.report.panels import against_capacity, label_room, label_start
 from vaco.report.product import Drawn, figure_command
 from vaco.report.tables import Tables, drawn_last
 
@@ -25,10 +25,10 @@ def draw(tables: Tables) -> Drawn:
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in panels[len(tasks) :]:
         spare.set_axis_off()
+    room = label_room(names, tables.methods, style.WIDTH / columns - 0.35)
     ends = {}
     for i, (axes, env) in enumerate(zip(panels, tasks, strict=False)):
         rows_of_task = table[(table["env"] == env) & table["lag"].isin(grid["capacities"])]
-        room = (0.25, 0.28, 0.38)[columns - 1]
         ends[axes] = against_capacity(axes, rows_of_task, names, grid["capacities"], tables.methods, room=room)
         axes.set_title(env, loc="left")
         axes.set_xlabel("buffer capacity K")
