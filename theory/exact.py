@@ -46,6 +46,7 @@ def hard_cases() -> list[Case]:
         leaver("9/10", "1/1000", "1/1000"),
         leaver("99/100", "1/2", "1/1000000"),
         fork("9/10"),
+        coin_leaver("1/100", "1/100"),
         counterexample_case(),
     ]
 
@@ -65,6 +66,25 @@ def fork(gamma: str) -> Case:
         mixture=np.array([one, zero, zero], dtype=object),
         learner=learner,
         current=learner,
+        rho_bar=one,
+        c_bar=one,
+        trace_decay=one,
+    )
+
+
+def coin_leaver(gamma: str, alpha: str) -> Case:
+    """`hard.coin_leaver` in fractions: what the trust-region bound with KL wants."""
+    more, less = (1 + rational(alpha)) / 2, (1 - rational(alpha)) / 2
+    learner, one = array([[more, less]] * 2), fmpq(1)
+    return Case(
+        transition=array([[[0, 1], [1, 0]], [[0, 1]] * 2]),
+        reward=2 * array([[-less, more], [less, -more]]),
+        start=array([1, 0]),
+        discount=rational(gamma),
+        behaviours=np.stack([learner] * 3),
+        mixture=array([1, 0, 0]),
+        learner=learner,
+        current=array([[less, more]] * 2),
         rho_bar=one,
         c_bar=one,
         trace_decay=one,

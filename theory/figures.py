@@ -139,11 +139,13 @@ def promises(data: dict[str, Json], lags: Lags, out: Path) -> None:
             medianprops={"color": "#D55E00", "linewidth": 1.6},
         )
         for index, gamma in enumerate(GAMMAS):
-            axis.axhline((1 - gamma) / gamma, label=f"empty from here, γ = {gamma}", **style.line(index, marker=False))
+            limit = (1 - gamma) / gamma
+            axis.axhline(limit, **style.line(index, marker=False))
+            axis.text(0.55, 0.72 * limit, f"bound (c) is empty above, γ = {gamma}", fontsize=6.5)
+        axis.set_ylim(5e-4, 1.0)
         axis.set_yscale("log")
         axis.set_xlabel("degree of asynchrony, buffer capacity K")
         axis.set_ylabel("total lag after a phase")
-        axis.legend(loc="lower right", fontsize=6)
         axis.set_title(f"Lags met in training\n({lags.label})")
     else:
         for index, gamma in enumerate(GAMMAS):
@@ -171,11 +173,11 @@ def lag_shares(data: dict[str, Json], lags: Lags, out: Path) -> None:
         grid, np.abs(2 * grid - 1), color="#D55E00", linewidth=1.4, label="least possible: |forward − backward|"
     )
     axes[0].axhline(1.0, color="0.2", linewidth=1.0, linestyle=(0, (5, 1.5)), label="split attained")
-    axes[0].set_ylim(0.0, 1.28)
+    axes[0].set_ylim(0.0, 1.28 if not lags.rows else 1.48)
     axes[0].set_xlabel("share of the forward lag, forward / (forward + backward)")
     axes[0].set_ylabel("total / (forward + backward)")
     axes[0].set_title("Splitting the lag: random instances")
-    axes[0].legend(loc="upper center", ncols=3 if not lags.rows else 2, fontsize=6.5)
+    axes[0].legend(loc="upper center", ncols=3 if not lags.rows else 1, fontsize=6.5)
     if lags.rows:
         capacities = sorted({r["capacity"] for r in lags.rows})
         for offset, name, colour, hatch in (

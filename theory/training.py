@@ -43,4 +43,6 @@ def read_lags(folder: Path | None, algorithm: str = "vaco") -> Lags:
     if table.empty:
         return Lags([], "", f"{path} holds no phases of {algorithm}: figures show the theory alone")
     rows = [dict(zip(COLUMNS, values, strict=True)) for values in table[list(COLUMNS)].to_numpy().tolist()]
+    for row in rows:
+        row["capacity"] = int(row["capacity"])
     return Lags(rows, f"{algorithm}, {tier} tier", f"{len(rows)} phases of {algorithm} from {path}")
