@@ -12,6 +12,7 @@ from torch import Tensor
 from theory import mdp as tables
 from theory.families import Floats, batches, tensor
 from theory.mdp import MDP
+from vaco.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,10 @@ def check_instance(x: Instance) -> Instance:
         tables.check_support(x.current, x.behaviours[:, i], "the current policy")
     tables.check_policy(x.mdp, x.learner, "the learner policy")
     tables.check_policy(x.mdp, x.current, "the current policy")
+    if not bool((x.c_bar <= x.rho_bar).all()) or not bool((x.c_bar >= 0).all()) or not bool((x.rho_bar > 0).all()):
+        raise UserError("a truncation of V-trace is out of order, expected 0 <= c_bar <= rho_bar and rho_bar > 0")
+    if not bool(((x.trace_decay >= 0) & (x.trace_decay <= 1)).all()):
+        raise UserError("a trace decay λ is outside [0, 1]: V-trace contracts only for decays in that range")
     return x
 
 

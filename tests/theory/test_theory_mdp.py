@@ -137,3 +137,11 @@ def test_bad_policies_are_one_clear_sentence():
     one_hot[..., 0] = 1.0
     with pytest.raises(UserError, match=r"never takes .* give the behaviour policy a positive probability"):
         check_instance(replace(x, behaviours=one_hot))
+
+
+def test_bad_truncations_are_one_clear_sentence():
+    x = good()
+    with pytest.raises(UserError, match="expected 0 <= c_bar <= rho_bar"):
+        check_instance(replace(x, c_bar=2.0 * x.rho_bar))
+    with pytest.raises(UserError, match=r"outside \[0, 1\]"):
+        check_instance(replace(x, trace_decay=1.5 + 0.0 * x.trace_decay))
