@@ -9,7 +9,7 @@ from theory.check import Check
 from theory.checks_operator import filter_checks, vtrace_checks
 
 
-def _performance() -> list[Check]:
+def _identity_and_drift() -> list[Check]:
     b = bounds
     return [
         Check(
@@ -45,6 +45,12 @@ def _performance() -> list[Check]:
                 "mean TV for the largest": partial(b.state_drift_coupled, worst_state=False),
             },
         ),
+    ]
+
+
+def _improvement() -> list[Check]:
+    b = bounds
+    return [
         Check(
             "cpo",
             "b",
@@ -56,6 +62,12 @@ def _performance() -> list[Check]:
                 "γ² for γ": partial(b.cpo, drop_gamma=True),
             },
         ),
+    ]
+
+
+def _off_policy() -> list[Check]:
+    b = bounds
+    return [
         Check(
             "off_policy",
             "c",
@@ -98,6 +110,12 @@ def _performance() -> list[Check]:
             b.off_policy_coupled,
             {"half the constant": partial(b.off_policy_coupled, constant=1.0)},
         ),
+    ]
+
+
+def _trust_region() -> list[Check]:
+    b = bounds
+    return [
         Check(
             "trpo",
             "d",
@@ -122,7 +140,7 @@ def _performance() -> list[Check]:
     ]
 
 
-def _divergences() -> list[Check]:
+def _estimators() -> list[Check]:
     d = divergences
     return [
         Check(
@@ -149,6 +167,12 @@ def _divergences() -> list[Check]:
             {"β without π's support": partial(d.estimator_bounded, side="lost support")},
             identity=True,
         ),
+    ]
+
+
+def _pinsker() -> list[Check]:
+    d = divergences
+    return [
         Check(
             "pinsker",
             "h",
@@ -184,6 +208,12 @@ def _divergences() -> list[Check]:
                 "without min β": partial(d.reverse_pinsker, least="none"),
             },
         ),
+    ]
+
+
+def _lags() -> list[Check]:
+    d = divergences
+    return [
         Check(
             "lag_split",
             "i",
@@ -208,6 +238,12 @@ def _divergences() -> list[Check]:
             d.lag_chain,
             {"without the last link": partial(d.lag_chain, drop_last=True)},
         ),
+    ]
+
+
+def _relations() -> list[Check]:
+    d = divergences
+    return [
         Check(
             "ratio_range",
             "j",
@@ -250,6 +286,12 @@ def _divergences() -> list[Check]:
             d.product_lower,
             {"the reverse": partial(d.product_lower, swapped=True)},
         ),
+    ]
+
+
+def _gradients() -> list[Check]:
+    d = divergences
+    return [
         Check(
             "subgradient",
             "g",
@@ -276,4 +318,6 @@ def _divergences() -> list[Check]:
 
 def all_checks() -> list[Check]:
     """Every check, in the order of the tables."""
-    return [*_performance(), *_divergences(), *vtrace_checks(), *filter_checks()]
+    performance = [*_identity_and_drift(), *_improvement(), *_off_policy(), *_trust_region()]
+    variation = [*_estimators(), *_pinsker(), *_lags(), *_relations(), *_gradients()]
+    return [*performance, *variation, *vtrace_checks(), *filter_checks()]
