@@ -1,4 +1,4 @@
-"""The command line: `vaco train`, `evaluate`, `algorithms`, `estimate`, `theory`.
+"""The command line: `vaco train`, `evaluate`, `algorithms`, `estimate`, `verify`, `doctor`, `theory`.
 
 Every mistake of the user ends with one sentence on standard error and exit code 2. Commands import what they need when
 they run, so that `vaco algorithms` does not load a physics engine.
@@ -7,7 +7,9 @@ they run, so that `vaco algorithms` does not load a physics engine.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +18,7 @@ from vaco import __version__
 from vaco.errors import UserError, nearest
 from vaco.runs.preemption import TEMPORARY_FAILURE, Preempted
 
-COMMANDS = ("train", "evaluate", "algorithms", "estimate", "theory")
+COMMANDS = ("train", "evaluate", "algorithms", "estimate", "verify", "doctor", "theory")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,6 +55,13 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--checkpoint-seconds", type=float, default=20.0, metavar="S", help="time between checkpoints (default 20)"
     )
+    train.add_argument(
+        "--wait",
+        type=float,
+        metavar="S",
+        help="seconds to wait for another process to leave the folder (default 0; within a SLURM job, long enough for "
+        "the lock of a dead node to be recognised)",
+    )
     train.add_argument("--quiet", action="store_true", help="show no progress")
 
     evaluate = commands.add_parser("evaluate", help="returns of a finished run's policy, or of random actions")
@@ -71,6 +80,21 @@ def build_parser() -> argparse.ArgumentParser:
     estimate.set_defaults(function=_estimate)
     estimate.add_argument("--tier", default="smoke", help="smoke, desk, paper or a file (default smoke)")
     estimate.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+
+    verify = commands.add_parser("verify", help="check manifests, checksums, completeness and origin of results")
+    verify.set_defaults(function=_verify)
+    verify.add_argument(
+        "folders", type=Path, nargs="+", metavar="DIR", help="run, results/<tier>, or folder of figures"
+    )
+    verify.add_argument("--tier", help="what results should be (default: config/<tier>.yaml of the same name)")
+    verify.add_argument("--allow-missing", action="store_true", help="runs that are not there are warnings")
+
+    doctor = commands.add_parser("doctor", help="what this machine offers, whether results repeat here, what to fix")
+    doctor.set_defaults(function=_doctor)
+    doctor.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs will be kept")
+    doctor.add_argument("--profile", type=Path, metavar="DIR", help="check a Snakemake profile against this cluster")
+    doctor.add_argument("--tier", help="with --profile: are its time limits long enough for this tier?")
+    doctor.add_argument("--quick", action="store_true", help="do not train the same short run twice")
 
     commands.add_parser("theory", help="verify every bound numerically and exactly; see 'vaco theory --help'")
     return parser
@@ -119,8 +143,23 @@ def _train(options: argparse.Namespace) -> None:
     config = build(settings)
 
     from vaco.control.train import train
+    from vaco.runs.lock import STALE_AFTER, HeldError
 
-    train(config, options.out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet)
+    wait = options.wait
+    if wait is None:
+        # After a node died or a job was cancelled, its successor may start while the old lock still counts.
+        wait = STALE_AFTER + 60 if "SLURM_JOB_ID" in os.environ else 0.0
+    until = time.monotonic() + wait
+    while True:
+        try:
+            train(config, options.out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet)
+            return
+        except HeldError as held:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise
+            print(f"vaco: {held}; waiting up to {left:.0f} s", file=sys.stderr, flush=True)
+            time.sleep(min(5.0, left))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -162,3 +201,45 @@ def _estimate(options: argparse.Namespace) -> None:
     from vaco.runs.tiers import load_tier
 
     print(estimate(load_tier(options.tier), options.results).render())
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from vaco.report.derive import underived
+    from vaco.runs import verify
+    from vaco.runs.tiers import load_tier
+
+    findings: list[verify.Finding] = []
+    runs = products = 0
+    for folder in verify.subjects(options.folders):
+        if verify.holds_products(folder):
+            found, count = verify.sidecars(folder, Path())
+            products += count
+            findings += found
+            continue
+        named = Path("config", f"{folder.resolve().name}.yaml")
+        tier = load_tier(options.tier or named) if options.tier or named.is_file() else None
+        found, count = verify.verify(folder, tier, allow_missing=options.allow_missing)
+        runs += count
+        findings += found
+        # Tables made of runs that are wrong are wrong in ways that say nothing new.
+        if tier is not None and count and not any(finding.level == "error" for finding in found):
+            differing = underived(tier.plan(), folder, folder / verify.TABLES)
+            findings += [verify.Finding("error", path, text) for path, text in differing]
+    for finding in findings:
+        print(finding)
+    errors = [finding for finding in findings if finding.level == "error"]
+    print(f"{runs} runs, {products} products: {len(errors)} errors, {len(findings) - len(errors)} warnings")
+    if errors:
+        raise UserError(f"{len(errors)} things are wrong in what was verified, the first: {errors[0]}")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from vaco.runs import doctor
+    from vaco.runs.tiers import load_tier
+
+    tier = load_tier(options.tier) if options.tier else None
+    checks = doctor.examine(options.results, profile=options.profile, tier=tier, train=not options.quick)
+    print(doctor.render(checks))
+    problems = [check for check in checks if check.status == "fix"]
+    if problems:
+        raise UserError(f"{len(problems)} things need fixing, the first: {problems[0].hint}")

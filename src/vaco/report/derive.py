@@ -58,7 +58,7 @@ def _same(one: Path, other: Path) -> bool:
         return True
     try:
         if one.suffix == ".json":
-            return _values(one) == _values(other)
+            return bool(_values(one) == _values(other))
         return bool(pd.read_parquet(one).equals(pd.read_parquet(other)))
     except (ValueError, OSError):
         return False

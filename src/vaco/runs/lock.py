@@ -32,6 +32,10 @@ STALE_AFTER = 600.0
 """Seconds of silence after which a lock that cannot be checked from here is taken over."""
 
 
+class HeldError(UserError):
+    """Another process holds the folder; it may leave."""
+
+
 class RunLock:
     """The lock of one folder.
 
@@ -49,7 +53,8 @@ class RunLock:
         """Take the lock, from a dead holder if need be.
 
         Raises:
-            UserError: another process holds it (the message says which), or the folder is not writable.
+            HeldError: another process holds it; the message says which.
+            UserError: the folder is not writable.
         """
         token = uuid.uuid4().hex
         try:
@@ -114,7 +119,7 @@ class RunLock:
         """Remove the lock of a dead holder.
 
         Raises:
-            UserError: the holder may be alive.
+            HeldError: the holder may be alive.
         """
         holder = _holder(self.path)
         if _is_here(holder):
@@ -147,12 +152,12 @@ class RunLock:
         except FileNotFoundError:
             return float("inf")
 
-    def _held(self, holder: dict[str, Any]) -> UserError:
+    def _held(self, holder: dict[str, Any]) -> HeldError:
         """The refusal, saying by whom the folder is held and what to do."""
         way_out = "wait for it to end or stop it, then run the same command again"
         if not _is_here(holder):
             way_out += f" (a lock from elsewhere is taken over after {self.stale_after / 60:g} minutes of silence)"
-        return UserError(f"the run folder {self.path.parent} is in use by {_describe(holder)}: {way_out}")
+        return HeldError(f"the run folder {self.path.parent} is in use by {_describe(holder)}: {way_out}")
 
 
 @contextmanager

@@ -1,0 +1,186 @@
+"""Whether a SLURM cluster will take the jobs of a Snakemake profile, asked before anything is submitted.
+
+Snakemake's plugin reports such mistakes too, but for every job, in a traceback or in a log of SLURM. Here each is one
+sentence. Site specifics come from the profile alone; `sinfo` says what the cluster has.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vaco.errors import UserError, nearest
+from vaco.runs.tiers import Tier
+
+FASTEST = 40_000
+"""Environment steps a second that no core exceeds; a time limit too short even for this is a mistake."""
+EMPTY = "PARTITION"
+"""What stands in the profile for the partition until its user has written one."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One partition of a cluster. `minutes` is its time limit, None for no limit."""
+
+    name: str
+    default: bool
+    minutes: int | None
+
+
+def read_profile(path: Path) -> dict[str, Any]:
+    """Read a Snakemake profile.
+
+    Args:
+        path: the profile's folder or its `config.yaml`.
+
+    Raises:
+        UserError: there is none, or it is not YAML.
+    """
+    file = path / "config.yaml" if path.is_dir() else path
+    try:
+        profile = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"there is no profile {path} ({error.strerror}): give a folder such as profiles/slurm"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UserError(f"the profile {file} is not valid YAML: mend its syntax") from None
+    if not isinstance(profile, dict):
+        raise UserError(f"the profile {file} must be a mapping, such as 'executor: slurm'")
+    return profile
+
+
+def check(profile: Mapping[str, Any], tier: Tier | None = None) -> list[str]:
+    """Say what keeps this cluster from running the jobs of a profile.
+
+    Args:
+        profile: from `read_profile`.
+        tier: whose runs must fit into the time limits; None looks at no time limit.
+
+    Returns:
+        One sentence a problem; none for a profile of another executor.
+    """
+    if profile.get("executor") != "slurm":
+        return []
+    missing = [tool for tool in ("sbatch", "srun", "squeue", "sinfo", "scancel") if shutil.which(tool) is None]
+    if missing:
+        return [
+            f"there is no {missing[0]} on this machine: start from a login node of the cluster, or without a profile "
+            "to run here"
+        ]
+    try:
+        partitions = ask()
+    except UserError as problem:
+        return [str(problem)]
+    named = _default(profile, "slurm_partition")
+    return [*_partition_problems(named, partitions), *_time_problems(profile, partitions, named, tier)]
+
+
+def ask() -> list[Partition]:
+    """The partitions of the cluster.
+
+    Raises:
+        UserError: the cluster does not answer.
+    """
+    try:
+        done = subprocess.run(
+            ["sinfo", "-h", "-o", "%P|%l"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or ["no answer"]
+        raise UserError(
+            f"the cluster does not answer sinfo ({said[0]}): ask again later, or its administrators"
+        ) from None
+    found = {}
+    for line in done.stdout.splitlines():
+        name, _, limit = line.partition("|")
+        found[name.rstrip("*")] = Partition(name.rstrip("*"), name.endswith("*"), minutes(limit))
+    return list(found.values())
+
+
+def minutes(limit: str) -> int | None:
+    """Read a time limit as SLURM prints it: `30:00`, `1:00:00`, `2-00:00:00`; None for `infinite` and the like."""
+    days, _, clock = limit.rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdigit() for part in parts) or not (days.isdigit() or not days):
+        return None
+    hours, whole, _seconds = ([0, 0, 0] + [int(part) for part in parts])[-3:]
+    return (int(days or 0) * 24 + hours) * 60 + whole
+
+
+def _partition_problems(named: str | None, partitions: list[Partition]) -> Iterator[str]:
+    names = [partition.name for partition in partitions]
+    if named is None or named == EMPTY:
+        if named is None and any(partition.default for partition in partitions):
+            return
+        yield (
+            f"the profile names no partition and this cluster needs one: write slurm_partition under default-resources "
+            f"in the profile's config.yaml, one of {', '.join(names)}"
+        )
+    # A list means that the first free one is taken.
+    for name in (named or "").split(","):
+        if name and name != EMPTY and name not in names:
+            yield f"this cluster has no partition '{name}', which the profile names: {nearest(name, names)}"
+
+
+def _time_problems(
+    profile: Mapping[str, Any], partitions: list[Partition], named: str | None, tier: Tier | None
+) -> Iterator[str]:
+    if tier is None:
+        return
+    needed = tier.steps / FASTEST / 60
+    asked = _set_runtime(profile)
+    if asked is not None and asked < needed:
+        yield (
+            f"the profile gives a training job {asked:g} minutes, but a run of the tier '{tier.name}' takes at least "
+            f"{needed:.0f}: raise runtime under set-resources, train, in the profile's config.yaml"
+        )
+    chosen = [p for p in partitions if p.name in (named or "").split(",") or (named is None and p.default)]
+    limits = [partition.minutes for partition in chosen if partition.minutes is not None]
+    limit = max(limits) if limits and len(limits) == len(chosen) else None
+    wanted = asked if asked is not None else ask_minutes(tier)
+    if limit is not None and wanted > limit:
+        yield (
+            f"a training job of the tier '{tier.name}' asks for {wanted:g} minutes, but partition '{named}' allows "
+            f"{limit}: write runtime: {limit} under set-resources, train, in the profile's config.yaml, and enough "
+            "retries; a run continues where its time ended"
+        )
+
+
+def ask_minutes(tier: Tier) -> int:
+    """Minutes that the rule `train` asks for at the first attempt, see `training_minutes` in the workflow."""
+    return 10 + tier.steps // (500 * 60)
+
+
+def _default(profile: Mapping[str, Any], name: str) -> str | None:
+    """A default resource, which a profile may write as a mapping or as a list of NAME=VALUE."""
+    given = profile.get("default-resources") or {}
+    if isinstance(given, list):
+        given = dict(str(entry).split("=", 1) for entry in given if "=" in str(entry))
+    value = given.get(name) if isinstance(given, dict) else None
+    return str(value).strip("\"'") if value not in (None, "") else None
+
+
+def _set_runtime(profile: Mapping[str, Any]) -> float | None:
+    """Minutes that the profile sets for the rule `train`; None if it leaves them to the rule or computes them."""
+    given = profile.get("set-resources") or {}
+    if isinstance(given, list):
+        entries = dict(str(entry).split("=", 1) for entry in given if "=" in str(entry))
+        value: Any = entries.get("train:runtime")
+    else:
+        value = (given.get("train") or {}).get("runtime") if isinstance(given, dict) else None
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None
