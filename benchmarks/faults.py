@@ -110,7 +110,7 @@ class Stage:
 
     def moment(self) -> float:
         """A random moment of the run, from before its first file to the writing of its last."""
-        return self.random.uniform(0.0, self.seconds)
+        return self.random.uniform(0.0, 0.85 * self.seconds)
 
 
 class Process:
@@ -476,7 +476,7 @@ def _nan_reward(stage: Stage) -> tuple[str, str]:
                 batch.rewards[stage.random.randrange(len(batch.rewards)), actor] = np.nan
             return batch
 
-        collecting.Collector.collect = poisoned  # type: ignore[method-assign]
+        collecting.Collector.collect = poisoned  # type: ignore[assignment,method-assign]
 
     process = stage.start(sabotage)
     require_refusal(process, f"phase {phase}", f"actor {actor}", "reward")
@@ -499,7 +499,7 @@ def _out_of_memory(stage: Stage) -> tuple[str, str]:
                         hoard.append(np.ones(8 << 20, dtype=np.uint8))
                 return advance(self)
 
-            training.Run.advance = greedy  # type: ignore[method-assign]
+            training.Run.advance = greedy  # type: ignore[assignment,method-assign]
 
         process = stage.start(sabotage)
         code = process.wait()
@@ -619,7 +619,7 @@ def prepare(place: Path) -> tuple[Path, Path, float]:
                 os.kill(os.getpid(), signal.SIGKILL)
             return advance(run)
 
-        training.Run.advance = stopping  # type: ignore[method-assign]
+        training.Run.advance = stopping  # type: ignore[assignment,method-assign]
 
     Process(stage.command(half), place / "said-half", stop_after_four).wait()
     if sorted(checkpoints(half)) != [3, 4]:

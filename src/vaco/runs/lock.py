@@ -1,7 +1,7 @@
 """One writer to a run folder: a lock file that outlives neither its process nor, for long, its machine.
 
-The rule. The lock is a file created with O_EXCL that names its holder: host, boot, pid namespace, pid and the moment
-the process started. Whoever finds one takes it over only when the holder is known to be gone:
+The rule. The lock is a file, created by linking or with O_EXCL, that names its holder: host, boot, pid namespace, pid
+and the moment the process started. Whoever finds one takes it over only when the holder is known to be gone:
 
 * on this machine (same host, boot and pid namespace): when no process has that pid and that start time. A pid that
   was given to another process does not count, nor does a zombie;
@@ -14,6 +14,7 @@ Kernel locks alone would not do: cluster file systems often lack them, and worke
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -28,6 +29,7 @@ from typing import Any
 from vaco.errors import UserError
 from vaco.runs import atomic
 
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 STALE_AFTER = 600.0
 """Seconds of silence after which a lock that cannot be checked from here is taken over."""
 
@@ -98,21 +100,37 @@ class RunLock:
             os.utime(self.path)
 
     def _create(self, token: str) -> bool:
-        """Create the lock file, unless there is one; False says that there is."""
+        """Create the lock file, unless there is one; False says that there is.
+
+        It is written under another name and then linked, which is as exclusive as O_EXCL and leaves no torn lock, which
+        would name nobody and hold the folder until it is stale, if this process dies on the way.
+        """
         record = _this_process() | {"token": token, "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        text = json.dumps(record, sort_keys=True) + "\n"
+        temporary = atomic.temporary_name(self.path)
         try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            _write(temporary, text, os.O_TRUNC)
+            try:
+                os.link(temporary, self.path)
+            except FileExistsError:
+                return False
+            except FileNotFoundError:
+                # Whoever got the lock meanwhile has tidied up.
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return self._create_unlinked(text)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def _create_unlinked(self, text: str) -> bool:
+        """`_create` where the file system has no hard links."""
+        try:
+            _write(self.path, text, os.O_EXCL)
         except FileExistsError:
             return False
-        try:
-            with os.fdopen(descriptor, "w") as stream:
-                stream.write(json.dumps(record, sort_keys=True) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-        except BaseException:
-            with suppress(OSError):
-                self.path.unlink()
-            raise
         return True
 
     def _remove_stale(self) -> None:
@@ -158,6 +176,20 @@ class RunLock:
         if not _is_here(holder):
             way_out += f" (a lock from elsewhere is taken over after {self.stale_after / 60:g} minutes of silence)"
         return HeldError(f"the run folder {self.path.parent} is in use by {_describe(holder)}: {way_out}")
+
+
+def _write(path: Path, text: str, how: int) -> None:
+    """Create a file and force it to disk; nothing is left of it if that fails."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o644)
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise
 
 
 @contextmanager
