@@ -74,8 +74,9 @@ def slow_filter(
         coefficient, keep = ratio * advantage, True
         if name == "clip":
             keep = not ((advantage > 0 and ratio > 1 + s.clip) or (advantage < 0 and ratio < 1 - s.clip))
-        elif name == "decoupled_clip":
+        elif name in ("decoupled_clip", "proximal_clip"):
             proximal = ratio / learner
+            coefficient = (proximal if name == "proximal_clip" else ratio) * advantage
             keep = not ((advantage > 0 and proximal > 1 + s.clip) or (advantage < 0 and proximal < 1 - s.clip))
         elif name == "centred_clip":
             width = s.clip / (1 + s.mean_age)
@@ -86,6 +87,9 @@ def slow_filter(
             keep = not (statistic > s.delta and outward)
         elif name == "spo":
             coefficient = ratio * (advantage - abs(advantage) * (ratio - 1) / s.clip)
+        elif name == "spo_proximal":
+            proximal = ratio / learner
+            coefficient = proximal * (advantage - abs(advantage) * (proximal - 1) / s.clip)
         elif name == "truncated":
             coefficient = min(s.truncation, ratio) * advantage
         else:
@@ -183,6 +187,8 @@ TEXTBOOK: dict[str, Objective] = {
     # Queeney et al. 2021: the clip range is centred on ρ_T
     "centred_clip": lambda r, t, a: clipped(r, a, t - EPSILON, t + EPSILON),
     # Xie et al. 2025
+    "proximal_clip": lambda r, t, a: clipped(r / t, a, constant(1 - EPSILON, r), constant(1 + EPSILON, r)),
+    "spo_proximal": lambda r, t, a: r / t * a - a.abs() / (2 * EPSILON) * (r / t - 1) ** 2,
     "spo": lambda r, t, a: r * a - a.abs() / (2 * EPSILON) * (r - 1) ** 2,
 }
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vaco.control.envs import VectorEnv
 from vaco.control.networks import ActorCritic, Floats
 from vaco.control.policy import Actors, Doubles, Snapshot, log_probability, standard_score
+from vaco.errors import UserError
 from vaco.lag import PolicyBuffer
 
 Flags = NDArray[np.bool_]
@@ -107,3 +108,15 @@ class Collector:
             start = t + 1
         running += rewards[start:].sum(0)
         return np.asarray(finished)
+
+
+def require_finite(batch: Batch) -> None:
+    """Refuse data with NaN or infinity, before it reaches the networks.
+
+    Raises:
+        UserError: naming the actor.
+    """
+    for name, values in (("observation", batch.observations), ("reward", batch.rewards)):
+        if not np.isfinite(values).all():
+            actor = int(np.argwhere(~np.isfinite(values))[0][1])
+            raise UserError(f"the environment of actor {actor} returned a {name} that is not finite")

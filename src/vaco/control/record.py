@@ -12,7 +12,7 @@ PHASE_COLUMNS = (
     *("phase", "env_steps", "wall_seconds", "episode_return", "episodes"),
     *("backward_lag", "forward_lag", "tv_before", "tv_after", "tv_statistic", "trigger_fraction", "trigger_flips"),
     *("kept_fraction", "clip_fraction", "kl", "ess", "policy_loss", "value_loss", "entropy", "grad_norm"),
-    *("learning_rate", "explained_variance", "age_min", "age_mean", "age_max"),
+    *("learning_rate", "kl_coefficient", "explained_variance", "age_min", "age_mean", "age_max"),
     *("collect_seconds", "align_seconds", "update_seconds"),
 )
 EVAL_COLUMNS = (

@@ -31,7 +31,7 @@ def random_returns(env_id: str, episodes: int, seed: int) -> dict[str, Any]:
         UserError: unknown task.
     """
     env = make_vector_env(env_id, num_envs=episodes)
-    returns = evaluate_random(env, seed, np.random.default_rng(seed))
+    returns = evaluate_random(env, seed, _noise(seed))
     return _record(env_id, "uniform random", returns, seed)
 
 
@@ -51,18 +51,20 @@ def policy_returns(run: Path, episodes: int, seed: int) -> dict[str, Any]:
     """
     path = run / POLICY
     if not path.exists():
-        raise UserError(f"{run} holds no {POLICY}: give the folder of a finished run")
-    try:
-        arrays, meta = checkpoint.read(path)
-    except checkpoint.DamagedError as error:
-        raise UserError(f"{path} is damaged ({error}): delete the run's folder and train it again") from None
+        raise UserError(f"{run} holds no {POLICY}: give the folder of a run that was trained here, or train it again")
+    arrays, meta = checkpoint.read(path)
     networks = ActorCritic(meta["observation_size"], meta["action_size"], meta["hidden"])
     snapshot = Snapshot(0, arrays["parameters"], arrays["observation_shift"], arrays["observation_scale"], meta["clip"])
     env = make_vector_env(meta["env"], num_envs=2 * episodes, backend=meta["backend"])
-    result = evaluate(env, snapshot, networks, seed, np.random.default_rng(seed))
+    result = evaluate(env, snapshot, networks, seed, _noise(seed))
     record = _record(meta["env"], f"policy of {run}", result.stochastic, seed)
     summary = result.summary()
     return record | {name: summary[name] for name in ("deterministic_mean", "deterministic_std")}
+
+
+def _noise(seed: int) -> np.random.Generator:
+    """A generator for actions, on another stream than the resets, which start from the bare seed."""
+    return np.random.default_rng(np.random.SeedSequence((seed, 3)))
 
 
 def _record(env_id: str, policy: str, returns: Doubles, seed: int) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaco.control.collect import Batch, Collector
-from vaco.control.envs import make_vector_env
+from vaco.control.collect import Collector, require_finite
+from vaco.control.envs import TASKS, make_vector_env
 from vaco.control.evaluate import evaluate
 from vaco.control.learner import Learner
 from vaco.control.networks import ActorCritic
@@ -54,6 +54,10 @@ class Run:
         """
         self.config, self.phase, self.seconds = config, 0, 0.0
         env = make_vector_env(config.env, num_envs=config.num_envs, backend=config.backend)
+        if config.env not in TASKS:
+            raise UserError(
+                f"{config.env} cannot be saved, so a run could not resume: choose one of {', '.join(TASKS)}"
+            )
         self.eval_env = make_vector_env(config.env, num_envs=2 * config.eval_episodes, backend=config.backend)
         seeds = np.random.SeedSequence(config.seed).spawn(1 + len(GENERATORS))
         self.generators = {n: np.random.default_rng(s) for n, s in zip(GENERATORS, seeds[1:], strict=True)}
@@ -85,7 +89,7 @@ class Run:
         started = time.perf_counter()
         batch = self.collector.collect(self.buffer, self.generators["assignment"], self.generators["noise"])
         collected = time.perf_counter()
-        _require_finite(batch)
+        require_finite(batch)
         decay = 1.0 - self.phase / self.config.phases if self.config.learning_rate_decay else 1.0
         standardised = self.snapshot.standardise(batch.observations)
         diagnostics = self.learner.optimise(batch, standardised, decay * self.config.learning_rate)
@@ -102,6 +106,7 @@ class Run:
             "episode_return": float(batch.episode_returns.mean()) if len(batch.episode_returns) else math.nan,
             "episodes": len(batch.episode_returns),
             **diagnostics,
+            "kl_coefficient": self.learner.settings.kl_coefficient,
             "age_min": int(batch.ages.min()),
             "age_mean": float(batch.ages.mean()),
             "age_max": int(batch.ages.max()),
@@ -189,6 +194,8 @@ def train(
         UserError: the folder is not this run's, the disk is full, or training diverged.
         Preempted: SIGTERM came; a checkpoint was saved at the end of the phase.
     """
+    if not 0.0 <= checkpoint_seconds <= 300.0:
+        raise UserError(f"checkpoint_seconds is {checkpoint_seconds}, but it must lie between 0 and 300")
     say = say or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
     folder = RunFolder(out, config.hash, config=config.resolved())
     with one_thread(), termination_noticed() as preempted, folder:
@@ -256,6 +263,7 @@ def evaluation_grid(config: RunConfig) -> dict[int, int]:
     """The evaluation points: phase boundary → nominal steps, from step 0 to the last.
 
     Each nominal point is evaluated at the first phase boundary at or after it; points that share a boundary are one.
+    The last is at the last boundary, up to a phase before its nominal steps.
     """
     grid = {}
     for point in range(config.eval_points + 1):
@@ -267,14 +275,6 @@ def evaluation_grid(config: RunConfig) -> dict[int, int]:
 def _environment_seed(seed: int, purpose: int) -> int:
     """A 31-bit seed for a vector environment, distinct for each purpose within a run."""
     return int(np.random.SeedSequence((seed, 1, purpose)).generate_state(1)[0] >> 1)
-
-
-def _require_finite(batch: Batch) -> None:
-    """Refuse data with NaN or infinity, before it reaches the networks."""
-    for name, values in (("observation", batch.observations), ("reward", batch.rewards)):
-        if not np.isfinite(values).all():
-            actor = int(np.argwhere(~np.isfinite(values))[0][1])
-            raise UserError(f"the environment of actor {actor} returned a {name} that is not finite")
 
 
 def _stopped(error: UserError, run: Run, folder: RunFolder) -> UserError:
@@ -293,7 +293,7 @@ def _facts(run: Run, row: Row) -> dict[str, str]:
     """What the progress display says of a phase."""
     return {
         "phase": f"{run.phase}/{run.config.phases}",
-        "return": f"{run.evals[-1]['mean']:.1f}",
+        "eval": f"{run.evals[-1]['mean']:.1f}",
         "lag": f"{row['backward_lag']:.3f}+{row['forward_lag']:.3f}",
         "kept": f"{row['kept_fraction']:.3f}",
     }

@@ -125,9 +125,11 @@ def vtrace(
     # Selected, not multiplied by 0 or 1: what is ignored may be NaN.
     successors = torch.where(terminated, 0.0, next_values)
     deltas = torch.where(live, rewards + discount * successors - values, 0.0)
-    rho = torch.ones_like(deltas) if ratio is None else torch.where(live, ratio, 0.0)
-    traces = torch.where(crosses, rho.clamp(max=c_bar), 0.0)
-    corrections = linear_recurrence(rho.clamp(max=rho_bar) * deltas, (discount * trace_decay) * traces)
+    rho = trace = torch.ones_like(deltas)
+    if ratio is not None:
+        rho, trace = (torch.where(live, ratio, 0.0).clamp(max=limit) for limit in (rho_bar, c_bar))
+    decays = (discount * trace_decay) * torch.where(crosses, trace, 0.0)
+    corrections = linear_recurrence(rho * deltas, decays)
     following = torch.zeros_like(corrections)
     following[:-1] = corrections[1:]
     kappa = trace_decay if advantage_decay is None else advantage_decay

@@ -171,6 +171,15 @@ def clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     return _per_sample(~(above | below), x.ratio * x.advantages)
 
 
+@register("proximal_clip", "c = uA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T")
+def proximal_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
+    """PPO's clip with the learner as the old policy: the backward lag is ignored, not corrected."""
+    proximal = x.ratio / x.learner_ratio
+    above = (x.advantages > 0) & (proximal > 1.0 + settings.clip)
+    below = (x.advantages < 0) & (proximal < 1.0 - settings.clip)
+    return _per_sample(~(above | below), proximal * x.advantages)
+
+
 @register("decoupled_clip", "c = ρA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T")
 def decoupled_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """Decoupled PPO: weight by π/β, clip on π/π_T (Hilton, Cobbe and Schulman 2021)."""
@@ -182,7 +191,7 @@ def decoupled_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
 
 @register("centred_clip", "c = ρA · 1[not (A>0 and ρ>ρ_T+ε')] · 1[not (A<0 and ρ<ρ_T−ε')],  ε' = ε/(1+age)")
 def centred_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
-    """GePPO's clip, centred on ρ_T and shrunk by the data's mean age (Queeney et al. 2021)."""
+    """GePPO's clip, centred on ρ_T and shrunk by the data's mean age (Queeney et al. 2021, without its other parts)."""
     epsilon = settings.clip / (1.0 + settings.mean_age)
     above = (x.advantages > 0) & (x.ratio > x.learner_ratio + epsilon)
     below = (x.advantages < 0) & (x.ratio < x.learner_ratio - epsilon)
@@ -211,6 +220,13 @@ def tv_proximal(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
 def spo(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """Simple policy optimisation, quadratic form: each sample is pulled to ρ = 1 ± ε (Xie et al. 2025)."""
     return _keep_all(x.ratio * (x.advantages - x.advantages.abs() * (x.ratio - 1.0) / settings.clip))
+
+
+@register("spo_proximal", "c = u (A − |A|(u−1)/ε),  u = π/π_T")
+def spo_proximal(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
+    """SPO with the learner as the old policy: no heavy-tailed pull towards stale policies, no correction either."""
+    proximal = x.ratio / x.learner_ratio
+    return _keep_all(proximal * (x.advantages - x.advantages.abs() * (proximal - 1.0) / settings.clip))
 
 
 @register("truncated", "c = min(ρ̄, ρ) A")

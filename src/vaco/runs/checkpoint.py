@@ -179,7 +179,9 @@ def read(path: Path) -> tuple[Arrays, Any]:
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): a file written by 'vaco train' is expected") from error
     except DamagedError as error:
-        raise UserError(f"{path} is damaged ({error}): delete it and run again the command that made it") from error
+        raise UserError(
+            f"{path} is damaged ({error}): delete the whole folder it is in and run again the command that made it"
+        ) from error
 
 
 def _stored(folder: Path) -> dict[int, Path]:

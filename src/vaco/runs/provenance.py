@@ -25,6 +25,9 @@ PACKAGES = ("numpy", "torch", "mujoco", "gymnasium", "vaco")
 _ROOT = Path(__file__).resolve().parents[1]
 _FILTERS, _TABLE = "objectives/filters.py", "objectives/table.py"
 _SOURCES = ("objectives/**/*.py", "lag.py", "runs/config.py", "runs/rng.py", "control/**/*.py")
+_REPLAY = "control/replay.py"  # evaluates what is already trained
+# Arguments that are only printed: name and formula of a filter, meaning of a setting, formula of an alignment.
+_PRINTED = {"register": (0, 1), "_setting": (1,), "Alignment": (3,)}
 
 
 def utc_now() -> str:
@@ -101,8 +104,9 @@ def training_hash(algorithm: str, *, package: Path = _ROOT) -> str:
     """Hash the source that determines a training run of one algorithm.
 
     Hashed are ``objectives``, ``lag.py``, ``runs/config.py``, ``runs/rng.py`` and ``control``, as syntax trees without
-    docstrings. Of ``objectives/table.py`` only the algorithm's row counts, and ``objectives/filters.py`` is hashed
-    without the functions that only other filters use, so that editing one filter trains only its runs again.
+    docstrings, error messages and what is only printed. Of ``objectives/table.py`` only the algorithm's row counts, and
+    ``objectives/filters.py`` is hashed without the functions that only other filters use, so that editing one filter
+    trains only its runs again.
 
     Args:
         algorithm: any name that `vaco.objectives.table.parse` knows; two names of one row have the same hash.
@@ -129,7 +133,7 @@ def training_hash(algorithm: str, *, package: Path = _ROOT) -> str:
 
 def _hash_sources(root: Path, *, row: str, used: set[str], registered: set[str]) -> str:
     """`training_hash` of the package in `root`, for a row whose filter names the functions `used` of `registered`."""
-    files = sorted({path for pattern in _SOURCES for path in root.glob(pattern)} - {root / _TABLE})
+    files = sorted({path for pattern in _SOURCES for path in root.glob(pattern)} - {root / _TABLE, root / _REPLAY})
     trees = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in files}
     filters = trees.pop(_FILTERS)
     outside = {name for text in trees.values() for name in _taken_from_filters(text)}
@@ -197,16 +201,20 @@ def _canonical_source(source: str) -> str:
 def _canonical(node: Any) -> str:
     """Write a syntax tree as text, without what changes nothing.
 
-    Left out are positions, bare strings (docstrings), the formula that a filter is registered with, and empty fields:
-    newer Pythons add some, and `ast.dump` writes them or not by version, which must not train everything again.
+    Left out are positions, bare strings (docstrings), the words of errors, formulas and meanings that are only printed,
+    and empty fields: newer Pythons add some, and `ast.dump` writes them or not by version, which must not train
+    everything again.
     """
     if isinstance(node, list):
         return "[" + ",".join(_canonical(item) for item in node if not _is_remark(item)) + "]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = {name: value for name, value in ast.iter_fields(node) if name not in ("kind", "type_comment")}
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "register":
-        fields["args"] = [argument for argument in node.args if not isinstance(argument, ast.Constant)]
+    if isinstance(node, ast.Raise):
+        fields = {}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        printed = _PRINTED.get(node.func.id, ())
+        fields["args"] = [argument for place, argument in enumerate(node.args) if place not in printed]
     kept = (f"{name}={_canonical(value)}" for name, value in fields.items() if value not in (None, []))
     return f"{type(node).__name__}({','.join(kept)})"
 

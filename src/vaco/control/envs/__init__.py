@@ -52,8 +52,7 @@ def make_vector_env(env_id: str, *, num_envs: int, backend: str = "batched") -> 
     if backend == "batched" and env_id not in TASKS:
         reference.close()
         raise UserError(
-            f"the batched backend does not know {env_id}, only {', '.join(sorted(TASKS))}: "
-            "choose one of those, or pass --backend gymnasium"
+            f"the batched backend does not know {env_id}, only {', '.join(sorted(TASKS))}: choose one of those"
         )
     return BACKENDS[backend](env_id, num_envs, reference)
 
