@@ -434,7 +434,7 @@ def _clock(stage: Stage) -> tuple[str, str]:
 
         time.time = jumping
         time.time_ns = lambda: int(jumping() * 1e9)
-        provenance.datetime = lock.datetime = Jumping  # type: ignore[misc,attr-defined]
+        provenance.datetime = lock.datetime = Jumping  # type: ignore[attr-defined]
 
     process = stage.start(sabotage)
     require(process.wait() == 0, f"exit code {process.code}: {process.words[-300:]}")
@@ -499,7 +499,7 @@ def _out_of_memory(stage: Stage) -> tuple[str, str]:
                         hoard.append(np.ones(8 << 20, dtype=np.uint8))
                 return advance(self)
 
-            training.Run.advance = greedy  # type: ignore[assignment,method-assign]
+            training.Run.advance = greedy  # type: ignore[method-assign]
 
         process = stage.start(sabotage)
         code = process.wait()

@@ -1,4 +1,4 @@
-"""From run folders to tidy tables."""
+"""From run folders to tidy tables, verified before anything is drawn."""
 
 
 rule aggregate:
@@ -25,4 +25,5 @@ rule aggregate:
         source=report_hash("aggregate"),
     shell:
         "(python -m vaco.runs.tiers {params.tier:q} | python -m vaco.report.aggregate --plan - {params.missing}"
-        " --results {params.results:q} --out {params.tables:q}) > {log:q} 2>&1"
+        " --results {params.results:q} --out {params.tables:q} &&"
+        " vaco verify {params.results:q} --tier {params.tier:q} {params.missing}) > {log:q} 2>&1"

@@ -184,3 +184,9 @@ def _set_runtime(profile: Mapping[str, Any]) -> float | None:
         return None if value is None else float(value)
     except (TypeError, ValueError):
         return None
+
+
+def plain(resources: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Snakemake's resources as plain values; one that is computed for each job is left out."""
+    values = {name: getattr(value, "raw", value) for name, value in (resources or {}).items()}
+    return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
