@@ -41,7 +41,7 @@ estimate: $(READY)  ## what the desk and paper tiers will cost on this machine
 	$(BIN)/vaco estimate --tier desk
 	$(BIN)/vaco estimate --tier paper
 
-benchmark: $(READY)  ## throughput beside Stable-Baselines3 and the physics alone (about 10 minutes)
+benchmark: $(READY)  ## throughput beside Stable-Baselines3 and the physics alone; wants a quiet machine
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[benchmarks]'
 	$(BIN)/python benchmarks/throughput.py --readme README.md
 	$(BIN)/python benchmarks/optimisations.py

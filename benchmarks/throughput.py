@@ -1,12 +1,14 @@
 """Whole-loop throughput of one run, beside Stable-Baselines3 and beside the physics alone.
 
-    make benchmark                      the full table (about 15 minutes on 2 quiet cores)
-    python benchmarks/throughput.py --rounds 1 --seconds 3 --out /tmp/quick
+    make benchmark                                     the full table, on a quiet machine with 2 cores
+    python benchmarks/throughput.py --rounds 1 --phases 5 --out /tmp/quick
 
-Every measurement is a process of its own, pinned to one core, with one thread and 16 environments; hyper-parameters are
-the same for all (16 x 128 steps, 10 epochs, minibatch 512, two (64, 64) tanh networks, float32). The workers take turns
-within each round, so that a drifting machine slows all of them alike, and what is reported is a ratio of medians over
-the rounds. Evaluation is left out on all sides. Writes throughput.json and throughput.md.
+Every measurement is a process of its own, pinned to one core, with one thread and 16 environments. Sizes, passes and
+normalisations are the same for all (16 x 128 steps, 10 epochs, minibatch 512, two (64, 64) tanh networks, float32,
+normalised observations and rewards); otherwise Stable-Baselines3 is as shipped. All measure the same phases of training,
+so that episodes are about as long, and count live transitions only. The workers take turns within each round, so that
+a drifting machine slows all of them alike; reported are ratios of medians over the rounds. Evaluation is left out on
+all sides. Writes throughput.json and throughput.md.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,24 +38,33 @@ ENVS, PHASE_STEPS, WARM_UP = 16, 128, 3
 BATCH = ENVS * PHASE_STEPS
 
 
-def train_worker(task: str, algorithm: str, lag: int, seconds: float) -> dict[str, float]:
-    """Steps per second of our loop, and where the time of a phase goes."""
+def train_worker(task: str, algorithm: str, lag: int, phases: int) -> dict[str, float]:
+    """Live transitions per second of our loop, and where the time of a phase goes."""
+    from vaco.control.collect import Collector
     from vaco.control.train import Run
     from vaco.runs.config import build
 
     run = Run(build({"env": task, "algorithm": algorithm, "lag": lag, "steps": 10_000_000}))
     for _ in range(max(WARM_UP, 2 * lag if lag > 1 else 0)):
         run.advance()
-    first, started = run.phase, time.perf_counter()
-    while time.perf_counter() - started < seconds:
+    collect, live = Collector.collect, 0
+
+    def counted(collector: Collector, *arguments: Any) -> Any:
+        nonlocal live
+        batch = collect(collector, *arguments)
+        live += int((~batch.dead).sum())
+        return batch
+
+    Collector.collect = counted  # type: ignore[method-assign]
+    started = time.perf_counter()
+    for _ in range(phases):
         run.advance()
-    elapsed, phases = time.perf_counter() - started, run.phase - first
-    rows = run.rows[first:]
+    elapsed, rows = time.perf_counter() - started, run.rows[-phases:]
     parts = {f"{n}_ms": 1e3 * median(r[f"{n}_seconds"] for r in rows) for n in ("collect", "align", "update")}
-    return {"steps_per_second": phases * BATCH / elapsed, "phases": run.phase, **parts}
+    return {"steps_per_second": live / elapsed, "phases": run.phase, **parts}
 
 
-def sb3_worker(task: str, seconds: float) -> dict[str, float]:
+def sb3_worker(task: str, phases: int) -> dict[str, float]:
     """Stable-Baselines3's PPO with the same hyper-parameters and normalisation."""
     import torch
     from stable_baselines3 import PPO
@@ -71,7 +84,7 @@ def sb3_worker(task: str, seconds: float) -> dict[str, float]:
             self.times.append(time.perf_counter())
 
         def _on_step(self) -> bool:
-            return len(self.times) <= WARM_UP or self.times[-1] - self.times[WARM_UP] < seconds
+            return len(self.times) <= WARM_UP + phases
 
     env = VecNormalize(make_vec_env(task, n_envs=ENVS, seed=0))
     net = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": torch.nn.Tanh}
@@ -84,7 +97,7 @@ def sb3_worker(task: str, seconds: float) -> dict[str, float]:
     return {"steps_per_second": (len(times) - 1) * BATCH / (times[-1] - times[0])}
 
 
-def physics_worker(task: str, seconds: float) -> dict[str, float]:
+def physics_worker(task: str, phases: int) -> dict[str, float]:
     """A bare mj_step loop over 16 simulations under random controls: no observation, no reward, no learner."""
     import gymnasium
     import mujoco
@@ -95,19 +108,15 @@ def physics_worker(task: str, seconds: float) -> dict[str, float]:
     simulations = [mujoco.MjData(model) for _ in range(ENVS)]
     generator = np.random.default_rng(0)
     controls = generator.uniform(-1, 1, (1000, ENVS, model.nu))
-    healthy = np.array(simulations[0].qpos)
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        for t in range(1000):
-            for data, control in zip(simulations, controls[t], strict=True):
-                data.ctrl[:] = control
-                mujoco.mj_step(model, data, nstep=skip)
-            if t % 20 == 19 and task != "HalfCheetah-v5":  # tasks that end early are reset about this often
-                for data in simulations:
-                    mujoco.mj_resetData(model, data)
-                    data.qpos[:] = healthy
-        done += 1000 * ENVS
-    return {"steps_per_second": done / (time.perf_counter() - started)}
+    steps, started = phases * PHASE_STEPS, time.perf_counter()
+    for t in range(steps):
+        for data, control in zip(simulations, controls[t % 1000], strict=True):
+            data.ctrl[:] = control
+            mujoco.mj_step(model, data, nstep=skip)
+        if t % 20 == 19 and task != "HalfCheetah-v5":  # tasks that end early are reset about this often
+            for data in simulations:
+                mujoco.mj_resetData(model, data)
+    return {"steps_per_second": steps * ENVS / (time.perf_counter() - started)}
 
 
 def measure(arguments: list[str], core: int = 0) -> subprocess.Popen[str]:
@@ -115,47 +124,64 @@ def measure(arguments: list[str], core: int = 0) -> subprocess.Popen[str]:
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", *arguments, "--core", str(core)]
     # In a folder of its own: MuJoCo writes a log of warnings wherever it runs.
     folder = tempfile.gettempdir()
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
 
 
 def result(process: subprocess.Popen[str]) -> dict[str, float]:
     """Wait for a worker and read what it measured."""
-    output, _ = process.communicate()
+    output, complaints = process.communicate()
     if process.returncode:
-        raise SystemExit(f"a worker failed: {process.args}")
+        raise SystemExit(f"the worker {process.args} failed: {complaints.strip().splitlines()[-1:]}")
     values: dict[str, float] = json.loads(output.splitlines()[-1])
     return values
 
 
-def plan(seconds: float) -> dict[str, list[str]]:
+def plan(phases: int) -> dict[str, list[str]]:
     """Name of each measurement → worker arguments."""
     workers = {}
     for task in TASKS:
-        workers |= {f"{task}/{a}": ["train", task, a, "1", str(seconds)] for a in ALGORITHMS}
-        workers[f"{task}/sb3"] = ["sb3", task, str(seconds)]
-        workers[f"{task}/physics"] = ["physics", task, str(seconds)]
+        workers |= {f"{task}/{a}": ["train", task, a, "1", str(phases)] for a in ALGORITHMS}
+        workers[f"{task}/sb3"] = ["sb3", task, str(phases)]
+        workers[f"{task}/physics"] = ["physics", task, str(phases)]
     for align in ("none", "once", "continuous"):
-        workers[f"align/{align}"] = ["train", "HalfCheetah-v5", f"{align}+tv", "16", str(seconds)]
-    workers["memory/short"] = ["train", "HalfCheetah-v5", "vaco", "16", str(seconds / 2)]
-    workers["memory/long"] = ["train", "HalfCheetah-v5", "vaco", "16", str(seconds * 2)]
+        workers[f"align/{align}"] = ["train", "HalfCheetah-v5", f"{align}+tv", "16", str(phases)]
+    workers["memory/short"] = ["train", "HalfCheetah-v5", "vaco", "16", str(phases // 2)]
+    workers["memory/long"] = ["train", "HalfCheetah-v5", "vaco", "16", str(phases * 4)]
     return workers
 
 
-def run_rounds(rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
+def run_rounds(rounds: int, phases: int) -> dict[str, list[dict[str, float]]]:
     """All measurements, taking turns, then pairs side by side on two cores."""
     samples: dict[str, list[dict[str, float]]] = {}
-    workers = plan(seconds)
+    workers = plan(phases)
     for number in range(rounds):
         for name, arguments in workers.items():
             samples.setdefault(name, []).append(result(measure(arguments)))
             print(
                 f"round {number + 1}/{rounds}  {name:28} {samples[name][-1]['steps_per_second']:9,.0f}", file=sys.stderr
             )
-        if os.cpu_count() != 1:
+        if len(os.sched_getaffinity(0)) > 1:
             pair = [measure(workers["HalfCheetah-v5/ppo"], core) for core in (0, 1)]
             together = sum(result(process)["steps_per_second"] for process in pair)
             samples.setdefault("side_by_side", []).append({"steps_per_second": together})
     return samples
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the ratios depend on: the processor, what the libraries make of it, and their versions."""
+    import torch
+
+    from vaco.runs.provenance import source_revision
+
+    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    packages = ("numpy", "torch", "mujoco", "gymnasium", "stable-baselines3")
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "torch_capability": torch.backends.cpu.get_cpu_capability(),
+        "versions": {name: version(name) for name in packages},
+        "revision": source_revision()[0],
+    }
 
 
 def summarise(samples: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -211,6 +237,11 @@ def render(summary: dict[str, Any]) -> str:
     peak = f"{m['short']['MB']:.0f} MB, {m['long']['MB']:.0f} MB"
     phases = f"{m['short']['phases']:.0f} and {m['long']['phases']:.0f}"
     lines.append(f"| peak memory after {phases} phases, K = 16 | {peak} | ≤ 600 MB, constant |")
+    machine = summary["machine"]
+    lines += [
+        "",
+        f"{machine['processor']}, one core, {machine['rounds']} rounds of {machine['phases']} phases, turn by turn.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -218,7 +249,7 @@ def main() -> None:
     """Measure everything, or, with --worker, one thing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of each measurement")
+    parser.add_argument("--phases", type=int, default=30, help="length of each measurement, in phases of 2048 steps")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--readme", type=Path, help="put the table between this file's benchmark marks")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
@@ -228,18 +259,14 @@ def main() -> None:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[options.core]})
         kind, task, *more = options.worker
         if kind == "train":
-            values = train_worker(task, more[0], int(more[1]), float(more[2]))
+            values = train_worker(task, more[0], int(more[1]), int(more[2]))
         else:
-            values = {"sb3": sb3_worker, "physics": physics_worker}[kind](task, float(more[0]))
+            values = {"sb3": sb3_worker, "physics": physics_worker}[kind](task, int(more[0]))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({**values, "peak_mb": peak}))
         return
-    samples = run_rounds(options.rounds, options.seconds)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "rounds": options.rounds,
-    }
+    samples = run_rounds(options.rounds, options.phases)
+    machine = describe_machine() | {"rounds": options.rounds, "phases": options.phases}
     summary = {"machine": machine, **summarise(samples), "samples": samples}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "throughput.json").write_text(json.dumps(summary, indent=1) + "\n")

@@ -63,6 +63,9 @@ def test_unknown_commands_and_tiers(capsys: pytest.CaptureFixture[str]) -> None:
     assert "smoke" in refused(capsys, "estimate", "--tier", "smok")
     assert "--out" in refused(capsys, "train", "--env", "Hopper-v5")
     assert "--run DIR" in refused(capsys, "evaluate")
+    assert "belongs to --random" in refused(capsys, "evaluate", "--run", "x", "--env", "Hopper-v5")
+    arguments = ("--random", "--env", "Hopper-v5", "--out", "/proc/nowhere/x.json")
+    assert "cannot be written" in refused(capsys, "evaluate", *arguments)
     assert "give --env" in refused(capsys, "evaluate", "--random")
     assert "episodes is 0" in refused(capsys, "evaluate", "--random", "--env", "Hopper-v5", "--episodes", "0")
 

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DIRECT = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])]
-# What PITFALLS.md found must be exact: other versions give other returns, or do not import.
+# Exact, because other versions give other returns (MuJoCo), other bits, or do not import (rliable with newer arch).
 EXACT = ("torch", "mujoco", "gymnasium", "snakemake", "rliable")
 
 

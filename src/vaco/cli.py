@@ -172,15 +172,21 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise UserError(f"seed is {options.seed}, but it must be at least 0")
     if options.random == (options.run is not None):
         raise UserError("give either --run DIR, to evaluate a finished run, or --random with --env")
+    if options.run is not None and options.env is not None:
+        raise UserError("--env belongs to --random; a finished run knows its own task")
     if options.random and options.env is None:
         raise UserError("--random needs a task: give --env, such as --env HalfCheetah-v5")
+    if options.out:
+        try:  # before the episodes are run, not after
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{options.out} cannot be written ({error.strerror}): give another --out") from error
     if options.random:
         result = replay.random_returns(options.env, options.episodes, options.seed)
     else:
         result = replay.policy_returns(options.run, options.episodes, options.seed)
     print(f"{result['env']}, {result['policy']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']}")
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.out, result)
 
 
