@@ -211,7 +211,7 @@ def _holder(path: Path) -> dict[str, Any]:
     """Who a lock file says holds it; empty if there is no such file or it names nobody."""
     try:
         record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

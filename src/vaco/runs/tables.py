@@ -104,7 +104,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): a JSON file is expected") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter from brackets nested by the thousand
         raise UserError(f"cannot read {path} ({error}): a JSON file is expected") from error
 
 

@@ -221,6 +221,8 @@ def load_tier(path_or_name: str | Path) -> Tier:
     path = _tier_path(path_or_name)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, RecursionError) as problem:
+        raise UserError(f"{path} is no YAML that can be read: a tier is a file such as config/smoke.yaml") from problem
     except yaml.YAMLError as problem:
         line = getattr(getattr(problem, "problem_mark", None), "line", -1) + 1
         raise UserError(f"{path} is not valid YAML near line {line}: mend the syntax there") from problem
