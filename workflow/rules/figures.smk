@@ -37,7 +37,7 @@ rule estimates:
         "../envs/vaco.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=1500,
         runtime=60,
     params:
         tables=folder,
@@ -72,7 +72,7 @@ for figure, read in FIGURE_TABLES.items():
             "../envs/vaco.yaml"
         threads: 1
         resources:
-            mem_mb=700,
+            mem_mb=1200,
             runtime=10,
         params:
             module=figure,
@@ -106,7 +106,7 @@ for table, read in TYPESET_TABLES.items():
             "../envs/vaco.yaml"
         threads: 1
         resources:
-            mem_mb=700,
+            mem_mb=1200,
             runtime=10,
         params:
             module=table,

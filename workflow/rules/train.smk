@@ -16,7 +16,8 @@ rule train:
         "../envs/vaco.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 700 * attempt,
+        # A run takes 400 MB; on a cluster, Snakemake itself takes as much again within the job.
+        mem_mb=lambda wildcards, attempt: 1200 * attempt,
         runtime=training_minutes,
     params:
         flags=lambda wildcards, output: spec(wildcards).flags(
@@ -37,7 +38,7 @@ rule reference:
         "../envs/vaco.yaml"
     threads: 1
     resources:
-        mem_mb=700,
+        mem_mb=1200,
         runtime=20,
     params:
         episodes=TIER.reference_episodes,

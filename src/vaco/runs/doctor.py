@@ -27,8 +27,8 @@ from vaco.runs.tiers import Tier
 Status = Literal["ok", "note", "fix"]
 
 LEAST_DISK = 1 << 30
-RUN_MEGABYTES = 700
-"""Memory that the rule `train` asks for."""
+RUN_MEGABYTES = 600
+"""Memory of a run, with some to spare."""
 _NETWORK = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cephfs", "ceph", "cifs", "smb3", "fuse.sshfs", "9p"}
 
 

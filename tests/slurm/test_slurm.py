@@ -1,0 +1,228 @@
+"""The workflow on real SLURM daemons: the same bits as without, whatever is cancelled, exceeded or killed on the way.
+
+The clusters of others are not like this one: `profiles/slurm/README.md` says what is not tested here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from places import CLUSTER, ROOT, Workplace, cluster, until
+
+from vaco.runs.tables import read_json, read_parquet
+
+pytestmark = pytest.mark.slurm
+
+CLOCKS = {"wall_seconds", "collect_seconds", "align_seconds", "update_seconds"}
+# Set VACO_SLURM_TIER=smoke for the whole smoke tier, some twenty minutes on two cores.
+TIER = os.environ.get("VACO_SLURM_TIER")
+HEAD = """
+tier: trial
+description: A tier for tests.
+environments: [InvertedPendulum-v5]
+evaluation: {points: 2, episodes: 2}
+reference: {episodes: 20, seed: 0}
+"""
+SMALL = HEAD + "algorithms: [ppo, vaco]\ncapacities: [1, 4]\nseeds: [0]\nsteps: 8192\n"
+LONGER = HEAD + "algorithms: [ppo]\ncapacities: [1]\nseeds: [0, 1, 2, 3]\nsteps: 81920\n"
+# Attempt 1 of seed 1 gets less memory than a run needs, and attempt 1 of seed 2 less time than it will take.
+TRAPS = """
+set-resources:
+  train:
+    mem_mb: "300 if (wildcards.seed == '1' and attempt == 1) else 1000"
+    runtime: "1 if (wildcards.seed == '2' and attempt == 1) else 10"
+"""
+
+
+def same_runs(one: Workplace, other: Workplace) -> int:
+    """Compare all runs bit for bit, clocks apart; how many there are."""
+    folders = sorted(path.parent.relative_to(one.runs) for path in one.runs.rglob("manifest.json"))
+    assert folders == sorted(path.parent.relative_to(other.runs) for path in other.runs.rglob("manifest.json"))
+    for folder in folders:
+        mine, theirs = one.runs / folder, other.runs / folder
+        assert {path.name for path in mine.iterdir()} == {path.name for path in theirs.iterdir()}
+        assert (mine / "policy.safetensors").read_bytes() == (theirs / "policy.safetensors").read_bytes()
+        for name in ("phases.parquet", "evals.parquet"):
+            left, right = read_parquet(mine / name), read_parquet(theirs / name)
+            assert list(left) == list(right)
+            for column in set(left) - CLOCKS:
+                assert left[column].tobytes() == right[column].tobytes(), f"{folder}/{name}: {column}"
+    return len(folders)
+
+
+def same_tables(one: Workplace, other: Workplace) -> int:
+    """Compare the tier's tables, clocks apart; how many there are."""
+    tables = sorted(path.name for path in one.tables.glob("*.parquet"))
+    assert tables == sorted(path.name for path in other.tables.glob("*.parquet"))
+    for name in tables:
+        left, right = (pd.read_parquet(place.tables / name) for place in (one, other))
+        pd.testing.assert_frame_equal(
+            left.drop(columns=CLOCKS, errors="ignore"), right.drop(columns=CLOCKS, errors="ignore"), check_exact=True
+        )
+    return len(tables)
+
+
+def comment(seed: int, name: str = "ppo", lag: int = 1, env: str = "InvertedPendulum-v5") -> str:
+    return f"rule_train_wildcards_{env}_{name}_{lag}_{seed}"
+
+
+def processes(place: Workplace, seed: int) -> list[int]:
+    """The `vaco train` processes of a run of this folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                inside = (entry / "cwd").readlink() == place.place
+            except OSError:
+                continue
+            ours = inside and b"train" in words and any(word.endswith(f"/seed{seed}".encode()) for word in words)
+            if ours and Path(words[0].decode()).name.startswith("python"):
+                found.append(int(entry.name))
+    return found
+
+
+def checkpoints(place: Workplace, seed: int) -> list[Path]:
+    return sorted(
+        (place.runs / f"InvertedPendulum-v5/ppo/lag1/seed{seed}/checkpoints").glob("checkpoint-*.safetensors")
+    )
+
+
+def log(place: Workplace, seed: int) -> str:
+    return (place.place / f"logs/trial/train/InvertedPendulum-v5/ppo/lag1/seed{seed}.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(workplace: Callable[[str, str], Workplace]) -> Workplace:
+    """The runs that get disturbed, made here without a cluster."""
+    place = workplace("undisturbed", LONGER)
+    place.locally("runs")
+    return place
+
+
+def test_the_cluster_is_idempotent_and_refuses_a_strange_configuration(slurm: None, tmp_path: Path) -> None:
+    assert "already up" in cluster("up").stdout
+    done = subprocess.run(
+        [str(CLUSTER), "up"],
+        env={**os.environ, "VACO_SLURM_DIR": str(tmp_path / "other")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "is not ours" in done.stderr and not (tmp_path / "other").exists()
+    assert cluster("status").returncode == 0
+
+
+def test_what_the_cluster_would_refuse_is_one_sentence(slurm: None, workplace: Callable[[str, str], Workplace]) -> None:
+    place = workplace("mistakes", SMALL)
+    profile = place.place / "profiles" / "slurm" / "config.yaml"
+    good = profile.read_text()
+
+    def said(text: str, tier: str, **environment: str) -> str:
+        profile.write_text(text)
+        command = [sys.executable, "-m", "vaco", "doctor", "--quick", "--profile", "profiles/slurm", "--tier", tier]
+        done = subprocess.run(
+            command, cwd=place.place, env=place.environment | environment, capture_output=True, text=True
+        )
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and "Traceback" not in done.stdout, done.stderr
+        return done.stderr
+
+    assert "names no partition" in said(good.replace("slurm_partition: test", ""), "trial")
+    assert "names no partition" in said(good.replace("slurm_partition: test", "slurm_partition: PARTITION"), "trial")
+    assert "did you mean 'test'" in said(good.replace("slurm_partition: test", "slurm_partition: tset"), "trial")
+    assert "allows 60" in said(good, "paper")
+    assert "at least 42" in said(good + "set-resources: {train: {runtime: 5}}\n", "paper")
+    assert "no sbatch" in said(good, "trial", PATH=str(Path(sys.executable).parent))
+    # Snakemake itself asks the same before it submits anything.
+    profile.write_text(good.replace("slurm_partition: test", "slurm_partition: tset"))
+    process = place.start("runs")
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 1 and "did you mean 'test'" in output and "Traceback" not in output
+    assert not place.jobs() and not place.runs.exists()
+
+
+def test_every_run_is_a_job_and_its_tables_are_those_of_a_local_run(
+    slurm: None, workplace: Callable[[str, str], Workplace]
+) -> None:
+    text = (ROOT / f"config/{TIER}.yaml").read_text().replace(f"tier: {TIER}", "tier: trial") if TIER else SMALL
+    remote, local = workplace("remote", text), workplace("local", text)
+    # Snakemake dies when some runs have finished and others are at work; its jobs run on.
+    killed = remote.start("tables")
+    until(lambda: list(remote.runs.rglob("manifest.json")), "a finished run")
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    recovery = subprocess.run(
+        [sys.executable, "scripts/slurm-recover.py"],
+        cwd=remote.place,
+        env=remote.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert recovery.returncode == 0 and "run the same snakemake command" in recovery.stdout, recovery.stderr
+    finished = {path: path.stat().st_mtime_ns for path in remote.runs.rglob("manifest.json")}
+    before = remote.jobs()
+    assert finished and all(state != "RUNNING" for jobs in before.values() for _, state in jobs)
+    remote.submit("tables")
+    local.locally("tables")
+    assert same_runs(local, remote) == len(list(local.runs.rglob("manifest.json"))) >= 4
+    assert same_tables(local, remote) >= 9
+    # What had finished was neither trained nor submitted again.
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}
+    after = remote.jobs()
+    for manifest in remote.runs.rglob("manifest.json"):
+        identity = read_json(manifest)["identity"]
+        run = comment(identity["seed"], identity["algorithm"], identity["lag"], identity["env"])
+        if manifest in finished:
+            assert after[run] == before[run] and len(after[run]) == 1
+        else:
+            assert after[run][-1][1] == "COMPLETED" and len(after[run]) <= 2, after
+
+
+def test_cancelled_out_of_memory_and_out_of_time_end_with_the_same_bits(
+    slurm: None, undisturbed: Workplace, workplace: Callable[[str, str], Workplace]
+) -> None:
+    """Four runs: seed 0 is cancelled, seed 1 exceeds its memory, seed 2 its time, seed 3 is left alone."""
+    place = workplace("disturbed", LONGER)
+    with (place.place / "profiles/slurm/config.yaml").open("a") as stream:
+        stream.write(TRAPS)
+    process = place.start("runs")
+    try:
+        cancelled = stalled = False
+
+        def disturbed() -> bool:
+            nonlocal cancelled, stalled
+            assert process.poll() is None, place.logs()
+            for number, state in [] if cancelled else place.jobs().get(comment(0), []):
+                if state == "RUNNING" and (place.runs / "InvertedPendulum-v5/ppo/lag1/seed0/run.json").exists():
+                    subprocess.run(["scancel", number], check=True)
+                    cancelled = True
+            # A run that hangs is what a time limit is for; SIGCONT and SIGTERM come when the minute is over.
+            for pid in [] if stalled else processes(place, 2):
+                if (place.runs / "InvertedPendulum-v5/ppo/lag1/seed2/run.json").exists():
+                    os.kill(pid, signal.SIGSTOP)
+                    stalled = True
+            return cancelled and stalled
+
+        until(disturbed, "the runs to disturb")
+        said, _ = process.communicate(timeout=400)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+    assert process.returncode == 0, said[-5000:] + place.logs()
+    assert same_runs(undisturbed, place) == 4
+    jobs = place.jobs()
+    states = {seed: [state for _, state in jobs[comment(seed)]] for seed in range(4)}
+    assert states[0][0] == "CANCELLED" and states[2][0] == "TIMEOUT", states
+    # SLURM 22.05 reports FAILED for what its own poll killed, see shared facts.
+    assert states[1][0] in ("FAILED", "OUT_OF_MEMORY") and len(states[1]) >= 2, states
+    assert all(found[-1] == "COMPLETED" for found in states.values()), states
+    assert states[3] == ["COMPLETED"], "a run that nobody disturbed was submitted twice"
+    # The cancelled and the stalled run had time to save, and went on from there.
+    for seed in (0, 2):
+        assert "resuming" in log(place, seed), log(place, seed)
