@@ -6,9 +6,9 @@
 Every measurement is a process of its own, pinned to one core, with one thread and 16 environments. Sizes, passes and
 normalisations are the same for all (16 x 128 steps, 10 epochs, minibatch 512, two (64, 64) tanh networks, float32,
 normalised observations and rewards); otherwise Stable-Baselines3 is as shipped. All measure the same phases of
-training, so that episodes are about as long, and count live transitions only. The workers take turns within each round, so that
-a drifting machine slows all of them alike; reported are ratios of medians over the rounds. Evaluation is left out on
-all sides. Writes throughput.json and throughput.md.
+training, so that episodes are about as long, and count live transitions only. The workers take turns within each
+round, so that a drifting machine slows all of them alike; reported are ratios of medians over the rounds. Evaluation
+is left out on all sides. Writes throughput.json and throughput.md.
 """
 
 from __future__ import annotations
