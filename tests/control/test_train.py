@@ -235,11 +235,15 @@ def test_every_algorithm_learns_to_balance(algorithm: str, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_ppo_learns_half_cheetah(tmp_path: Path) -> None:
-    config = build({"env": "HalfCheetah-v5", "algorithm": "ppo", "steps": 200_000, "eval_points": 1})
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_ppo_learns_half_cheetah(seed: int, tmp_path: Path) -> None:
+    """With the step size of a long run's beginning: decayed to zero within 200k steps, one seed of three stays below."""
+    config = build(
+        {"env": "HalfCheetah-v5", "algorithm": "ppo", "steps": 200_000, "learning_rate_decay": False, "seed": seed}
+        | {"eval_points": 1}
+    )
     train(config, tmp_path / "run", quiet=True)
-    evals = read_parquet(tmp_path / "run" / "evals.parquet")
-    assert max(evals["mean"][-1], evals["deterministic_mean"][-1]) > 300
+    assert read_parquet(tmp_path / "run" / "evals.parquet")["mean"][-1] > 300
 
 
 def test_one_thread_and_little_memory(tmp_path: Path) -> None:
