@@ -237,7 +237,7 @@ def test_every_algorithm_learns_to_balance(algorithm: str, tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_ppo_learns_half_cheetah(seed: int, tmp_path: Path) -> None:
-    """With the step size of a long run's beginning: decayed to zero within 200k steps, one seed of three stays below."""
+    """With the step size of a long run's beginning: decayed to zero within 200k steps, one of three stays below."""
     config = build(
         {"env": "HalfCheetah-v5", "algorithm": "ppo", "steps": 200_000, "learning_rate_decay": False, "seed": seed}
         | {"eval_points": 1}
