@@ -5,7 +5,7 @@ CORES ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reproduce test test-all lint estimate benchmark lock clean help
+.PHONY: reproduce test test-all test-slurm faults lint estimate benchmark lock clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,10 +22,17 @@ reproduce: $(READY)  ## train the smoke tier from nothing, aggregate it and draw
 	@echo "Figures: paper/figures/smoke   Tables: results/smoke/tables"
 
 test: $(READY)  ## tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow" -n $(CORES)
+	$(BIN)/python -m pytest -m "not slow and not slurm" -n $(CORES)
 
-test-all: $(READY)  ## all tests
-	$(BIN)/python -m pytest -n $(CORES)
+test-all: $(READY)  ## all tests but those on SLURM
+	$(BIN)/python -m pytest -m "not slurm" -n $(CORES)
+
+# Starts a throw-away cluster of one node, installing its daemons if they are missing, and brings it down again.
+test-slurm: $(READY)  ## the workflow on a real SLURM of one node; needs root (about 5 minutes)
+	$(BIN)/python -m pytest -m slurm tests/slurm
+
+faults: $(READY)  ## inject some 140 faults into training and count what they change (about 5 minutes)
+	$(BIN)/python benchmarks/faults.py
 
 lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint, and a dry run of every tier
 	$(BIN)/ruff check .
