@@ -54,6 +54,10 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
 
+# SLURM sends SIGTERM to every process of a job. The shell must outlive the command that it waits for, which saves a
+# checkpoint: were the shell to die at once, SLURM would take the job for finished and kill what is left of it.
+shell.prefix("trap : TERM; ")
+
 TABLES = f"{RESULTS}/tables"
 TIDY = [f"{TABLES}/{name}.parquet" for name in ("scores", "curves", "diagnostics")]
 TIDY += [f"{TABLES}/{name}.json" for name in ("configs", "summary")]
