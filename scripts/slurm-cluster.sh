@@ -9,11 +9,11 @@
 # exists and is not its own, so it cannot get in the way of a real cluster. All its files are in one folder
 # ($VACO_SLURM_DIR, default /tmp/vaco-slurm), apart from the link /etc/slurm/slurm.conf (the nested srun of Snakemake's
 # plugin reads nothing else) and, where the host name does not resolve, one marked line in /etc/hosts.
-# $VACO_SLURM_CPUS (default 4) is how many processors the node claims to have; it may exceed the real number.
+# $VACO_SLURM_CPUS (default 8) is how many processors the node claims to have; it may exceed the real number.
 set -euo pipefail
 
 DIR=${VACO_SLURM_DIR:-/tmp/vaco-slurm}
-CPUS=${VACO_SLURM_CPUS:-4}
+CPUS=${VACO_SLURM_CPUS:-8}
 CONF=/etc/slurm/slurm.conf
 HOSTS_MARK="# added by vaco scripts/slurm-cluster.sh"
 HOST=$(hostname -s)

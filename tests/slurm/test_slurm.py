@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +32,7 @@ evaluation: {points: 2, episodes: 2}
 reference: {episodes: 20, seed: 0}
 """
 SMALL = HEAD + "algorithms: [ppo, vaco]\ncapacities: [1, 4]\nseeds: [0]\nsteps: 8192\n"
-LONGER = HEAD + "algorithms: [ppo]\ncapacities: [1]\nseeds: [0, 1, 2, 3]\nsteps: 81920\n"
+LONGER = HEAD + "algorithms: [ppo]\ncapacities: [1]\nseeds: [0, 1, 2, 3]\nsteps: 61440\n"
 # Attempt 1 of seed 1 gets less memory than a run needs, and attempt 1 of seed 2 less time than it will take.
 TRAPS = """
 set-resources:
@@ -89,12 +90,6 @@ def processes(place: Workplace, seed: int) -> list[int]:
     return found
 
 
-def checkpoints(place: Workplace, seed: int) -> list[Path]:
-    return sorted(
-        (place.runs / f"InvertedPendulum-v5/ppo/lag1/seed{seed}/checkpoints").glob("checkpoint-*.safetensors")
-    )
-
-
 def log(place: Workplace, seed: int) -> str:
     return (place.place / f"logs/trial/train/InvertedPendulum-v5/ppo/lag1/seed{seed}.log").read_text()
 
@@ -105,6 +100,69 @@ def undisturbed(workplace: Callable[[str, str], Workplace]) -> Workplace:
     place = workplace("undisturbed", LONGER)
     place.locally("runs")
     return place
+
+
+class Disturbance(threading.Thread):
+    """Snakemake at work on runs that are disturbed, beside other tests, since most of its time is waiting."""
+
+    def __init__(self, place: Workplace) -> None:
+        super().__init__(daemon=True)
+        self.place = place
+        with (place.place / "profiles/slurm/config.yaml").open("a") as stream:
+            stream.write(TRAPS)
+        self.process = place.start("runs")
+        self.said = ""
+        self.problem: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            until(self.done, "the runs to disturb", 200)
+        except BaseException as problem:
+            self.problem = problem
+        self.said, _ = self.process.communicate()
+
+    def done(self) -> bool:
+        """Cancel seed 0 and stop seed 2 once they train; whether both were met."""
+        assert self.process.poll() is None, self.place.logs()
+        self.cancelled = self.cancelled or self.cancel()
+        self.stalled = self.stalled or self.stall()
+        return self.cancelled and self.stalled
+
+    cancelled = stalled = False
+
+    def cancel(self) -> bool:
+        for number, state in self.place.jobs().get(comment(0), []):
+            if state == "RUNNING" and self.trains(0):
+                subprocess.run(["scancel", number], check=True)
+                return True
+        return False
+
+    def stall(self) -> bool:
+        """A run that hangs is what a time limit is for; SIGCONT and SIGTERM come when the minute is over."""
+        for pid in processes(self.place, 2):
+            if self.trains(2):
+                os.kill(pid, signal.SIGSTOP)
+                return True
+        return False
+
+    def trains(self, seed: int) -> bool:
+        return (self.place.runs / f"InvertedPendulum-v5/ppo/lag1/seed{seed}/run.json").exists()
+
+    def finish(self) -> str:
+        """Wait for the end; what Snakemake said."""
+        self.join(400)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+            self.join(60)
+        if self.problem is not None:
+            raise self.problem
+        return self.said
+
+
+@pytest.fixture(scope="module")
+def disturbance(slurm: None, workplace: Callable[[str, str], Workplace]) -> Disturbance:
+    return Disturbance(workplace("disturbed", LONGER))
 
 
 def test_the_cluster_is_idempotent_and_refuses_a_strange_configuration(slurm: None, tmp_path: Path) -> None:
@@ -148,7 +206,7 @@ def test_what_the_cluster_would_refuse_is_one_sentence(slurm: None, workplace: C
 
 
 def test_every_run_is_a_job_and_its_tables_are_those_of_a_local_run(
-    slurm: None, workplace: Callable[[str, str], Workplace]
+    slurm: None, disturbance: Disturbance, workplace: Callable[[str, str], Workplace]
 ) -> None:
     text = (ROOT / f"config/{TIER}.yaml").read_text().replace(f"tier: {TIER}", "tier: trial") if TIER else SMALL
     remote, local = workplace("remote", text), workplace("local", text)
@@ -185,36 +243,11 @@ def test_every_run_is_a_job_and_its_tables_are_those_of_a_local_run(
 
 
 def test_cancelled_out_of_memory_and_out_of_time_end_with_the_same_bits(
-    slurm: None, undisturbed: Workplace, workplace: Callable[[str, str], Workplace]
+    slurm: None, disturbance: Disturbance, undisturbed: Workplace
 ) -> None:
     """Four runs: seed 0 is cancelled, seed 1 exceeds its memory, seed 2 its time, seed 3 is left alone."""
-    place = workplace("disturbed", LONGER)
-    with (place.place / "profiles/slurm/config.yaml").open("a") as stream:
-        stream.write(TRAPS)
-    process = place.start("runs")
-    try:
-        cancelled = stalled = False
-
-        def disturbed() -> bool:
-            nonlocal cancelled, stalled
-            assert process.poll() is None, place.logs()
-            for number, state in [] if cancelled else place.jobs().get(comment(0), []):
-                if state == "RUNNING" and (place.runs / "InvertedPendulum-v5/ppo/lag1/seed0/run.json").exists():
-                    subprocess.run(["scancel", number], check=True)
-                    cancelled = True
-            # A run that hangs is what a time limit is for; SIGCONT and SIGTERM come when the minute is over.
-            for pid in [] if stalled else processes(place, 2):
-                if (place.runs / "InvertedPendulum-v5/ppo/lag1/seed2/run.json").exists():
-                    os.kill(pid, signal.SIGSTOP)
-                    stalled = True
-            return cancelled and stalled
-
-        until(disturbed, "the runs to disturb")
-        said, _ = process.communicate(timeout=400)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
-    assert process.returncode == 0, said[-5000:] + place.logs()
+    said, place = disturbance.finish(), disturbance.place
+    assert disturbance.process.returncode == 0, said[-5000:] + place.logs()
     assert same_runs(undisturbed, place) == 4
     jobs = place.jobs()
     states = {seed: [state for _, state in jobs[comment(seed)]] for seed in range(4)}
