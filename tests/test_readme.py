@@ -29,6 +29,7 @@ def test_its_commands_are_targets() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_its_benchmark_table_is_the_measured_one() -> None:
-    (shown,) = re.findall(r"<!-- benchmark -->\n(.*?)<!-- /benchmark -->", README, re.DOTALL)
-    assert shown == (ROOT / "benchmarks/results/throughput.md").read_text()
+@pytest.mark.parametrize(("mark", "file"), [("benchmark", "throughput.md"), ("faults", "faults.md")])
+def test_its_tables_are_the_measured_ones(mark: str, file: str) -> None:
+    (shown,) = re.findall(rf"<!-- {mark} -->\n(.*?)<!-- /{mark} -->", README, re.DOTALL)
+    assert shown.strip() == (ROOT / "benchmarks/results" / file).read_text().strip()
