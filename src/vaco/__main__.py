@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 # One thread a process: at these sizes more threads only wait for each other, and a fixed number keeps the order of
@@ -15,7 +16,11 @@ def main() -> None:
     """Run the command line and exit with its code."""
     from vaco.cli import run
 
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # Nothing is left to stop: dying of a late SIGTERM would make a finished run look like a failed one, whose files
+    # Snakemake deletes.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

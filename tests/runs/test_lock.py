@@ -112,3 +112,16 @@ def test_within_a_slurm_job_it_waits_unasked(
     assert cli.run(["train", "--out", str(tmp_path), *QUICK]) == 0
     assert "waiting up to 660 s" in capsys.readouterr().err
     process.wait()
+
+
+def test_sigterm_after_the_end_does_not_make_a_finished_run_a_failed_one(tmp_path: Path) -> None:
+    """The signal comes when the interpreter shuts down, which takes a while with PyTorch."""
+    script = (
+        "import atexit, os, signal, sys\n"
+        "from vaco.__main__ import main\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "main()"
+    )
+    arguments = ["train", "--out", str(tmp_path / "run"), *QUICK]
+    assert subprocess.run([sys.executable, "-c", script, *arguments]).returncode == 0
+    assert (tmp_path / "run" / "manifest.json").exists()
