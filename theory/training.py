@@ -37,7 +37,7 @@ def read_lags(folder: Path | None, algorithm: str = "vaco") -> Lags:
         return Lags([], "", f"no training results at {folder}: figures show the theory alone")
     import pandas as pd
 
-    table = pd.read_parquet(path)
+    table = pd.read_parquet(path).rename(columns={"lag": "capacity"})
     table = table[table["algorithm"] == algorithm].dropna(subset=list(COLUMNS))
     tier = path.parent.parent.name
     if table.empty:
