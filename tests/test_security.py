@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import pickle
@@ -16,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from vaco import cli
 from vaco.errors import UserError
 from vaco.report.plan import read_plan
 from vaco.report.tables import Tables
 from vaco.runs import checkpoint, cluster, tables
-from vaco.runs.config import read_settings
 from vaco.runs.lock import RunLock
 from vaco.runs.tiers import load_tier
 
@@ -84,7 +85,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "policy": checkpoint.read,
     "parquet": tables.read_parquet,
     "json": tables.read_json,
-    "settings": read_settings,
+    "settings": lambda path: cli._given(path, []),
     "profile": cluster.read_profile,
     "tier": lambda path: load_tier(path),
 }
@@ -94,14 +95,75 @@ READERS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("content", ["pickle", "zip", "yaml", "nested"])
 def test_a_malicious_file_is_refused_in_one_sentence(kind: str, content: str, watched: Path) -> None:
     path = watched / ("evil.yaml" if kind in ("settings", "profile", "tier") else "evil")
-    if (kind, content) == ("settings", "nested"):
-        pytest.xfail("read_settings lets RecursionError through; runs/config.py is frozen while results are computed")
     contents = {"pickle": PICKLED, "zip": zipped(watched / "z.zip"), "yaml": YAML_BOMB.encode(), "nested": b"[" * 9999}
     path.write_bytes(contents[content])
     before = sorted(watched.parent.rglob("*"))
     with pytest.raises(UserError):
         READERS[kind](path)
     assert sorted(watched.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", [["--config", "deep.yaml"], ["--set", "epochs=" + "[" * 9999]])
+def test_settings_nested_by_the_thousand_end_the_command_with_one_sentence(
+    words: list[str], watched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (watched / "deep.yaml").write_bytes(b"[" * 9999)
+    assert cli.run(["train", "--out", "run", *QUICK, *words]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "nested too deeply" in said and len(said) < 300
+    assert [path.name for path in watched.iterdir()] == ["deep.yaml"]
+
+
+def forged(header: str, arrays: dict[str, np.ndarray] | None = None) -> bytes:
+    """A file whose checksum is right and whose header, where `%s` is the digest, nobody honest wrote."""
+    data = bytearray(safetensors.numpy.save(arrays or {"x": np.zeros(2)}, {"vaco": header.replace("%s", "0" * 64)}))
+    start = bytes(data).index(b"0" * 64)
+    data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
+    return bytes(data)
+
+
+FORGERIES = {
+    "nested": '{"sha256":"%s","format":1,"content":' + "[" * 99_999,
+    "no JSON": '{"sha256":"%s","format":1,"content":',
+    "a number too long": '{"sha256":"%s","format":1,"content":' + "9" * 9999 + "}",
+    "no content": '{"sha256":"%s","format":1}',
+    "no format": '{"sha256":"%s","content":1}',
+    "another format": '{"sha256":"%s","format":[{}],"content":1}',
+    "a list": '[{"sha256":"%s"}]',
+}
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_a_forged_header_with_a_right_checksum_is_refused(kind: str, watched: Path) -> None:
+    data = forged(FORGERIES[kind])
+    with pytest.raises(checkpoint.DamagedError):
+        checkpoint.unpack(data)
+    folder = watched / "checkpoints"
+    folder.mkdir()
+    (folder / "checkpoint-000000000001.safetensors").write_bytes(data)
+    warnings: list[str] = []
+    assert checkpoint.load_latest(folder, warn=warnings.append) is None and len(warnings) == 1
+
+
+def test_a_forged_outer_header_is_refused() -> None:
+    """The digest is looked for anywhere in the header, so the header need not be a safetensors one at all."""
+    mark = '{\\"sha256\\":\\"' + "0" * 64
+    for header in ("[" * 9999 + mark, mark, f'["{mark}"]', f'{{"__metadata__":{{"vaco":3,"x":"{mark}"}}}}'):
+        data = bytearray(len(header).to_bytes(8, "little") + header.encode())
+        start = bytes(data).index(b"0" * 64)
+        data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
+        with pytest.raises(checkpoint.DamagedError, match="header is not that of"):
+            checkpoint.unpack(bytes(data))
+
+
+@pytest.mark.parametrize("content", ["[]", "7", '{"progress":1}', '{"progress":1,"meta":[]}', '{"meta":{}}'])
+def test_a_forged_content_is_passed_over(content: str, watched: Path) -> None:
+    folder = watched / "checkpoints"
+    folder.mkdir()
+    data = forged(f'{{"sha256":"%s","format":1,"content":{content}}}')
+    (folder / "checkpoint-000000000001.safetensors").write_bytes(data)
+    warnings: list[str] = []
+    assert checkpoint.load_latest(folder, warn=warnings.append) is None and len(warnings) == 1
 
 
 def test_numpy_objects_cannot_be_stored_or_read(watched: Path) -> None:

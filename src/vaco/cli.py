@@ -133,11 +133,26 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _train(options: argparse.Namespace) -> None:
-    from vaco.runs.config import build, parse_assignment, read_settings
+def _given(config: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
+    """The settings of ``--config`` and ``--set``, of which the latter win.
 
-    settings: dict[str, Any] = read_settings(options.config) if options.config else {}
-    settings |= dict(parse_assignment(text) for text in options.set)
+    Raises:
+        UserError: one of them cannot be read, be it that its brackets are nested by the thousand.
+    """
+    from vaco.runs.config import parse_assignment, read_settings
+
+    try:
+        settings = read_settings(config) if config else {}
+        return settings | dict(parse_assignment(text) for text in assignments)
+    except RecursionError:
+        place = f"{config} or --set" if config and assignments else config or "--set"
+        raise UserError(f"{place} is nested too deeply: write settings as NAME: VALUE, such as epochs: 3") from None
+
+
+def _train(options: argparse.Namespace) -> None:
+    from vaco.runs.config import build
+
+    settings = _given(options.config, options.set)
     flags = ("env", "algorithm", "lag", "seed", "steps", "backend", "eval_points", "eval_episodes")
     settings |= {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
     config = build(settings)

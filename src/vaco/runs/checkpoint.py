@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from vaco.errors import UserError
 from vaco.runs import atomic
@@ -79,13 +80,19 @@ def unpack(data: bytes) -> tuple[Arrays, Any]:
     blank[start : start + 64] = _ZEROS
     if hashlib.sha256(blank).hexdigest().encode() != data[start : start + 64]:
         raise DamagedError("its checksum does not match its content")
-    # From here on the bytes are known to be what some `pack` wrote.
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vaco"])
-    if header["format"] != FORMAT:
-        raise DamagedError(f"it is of format {header['format']}, this version reads format {FORMAT}")
-    arrays = {name: np.array(array) for name, array in safetensors.numpy.load(data).items()}
-    return arrays, header["content"]
+    # The bytes are whole; but whoever writes a file can write its checksum, so they need not come from `pack`.
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vaco"])
+        kind, content = header["format"], header["content"]
+        arrays = (
+            {name: np.array(array) for name, array in safetensors.numpy.load(data).items()} if kind == FORMAT else {}
+        )
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        raise DamagedError(f"its header is not that of a checkpoint, {type(error).__name__}") from error
+    if kind != FORMAT:
+        raise DamagedError(f"it is of format {kind!r}, this version reads format {FORMAT}")
+    return arrays, content
 
 
 def save(
@@ -150,8 +157,10 @@ def load_latest(folder: Path, *, warn: Callable[[str], None]) -> tuple[int, Arra
     for progress, path in _stored(folder).items():
         try:
             arrays, content = unpack(path.read_bytes())
-            if content["progress"] != progress:
-                raise DamagedError(f"it holds progress {content['progress']}, so it was renamed")
+            if not isinstance(content, dict) or not isinstance(content.get("meta"), dict):
+                raise DamagedError("it is a policy or another file, not a checkpoint")
+            if content.get("progress") != progress:
+                raise DamagedError(f"it holds progress {content.get('progress')}, so it was renamed")
         except (DamagedError, OSError) as error:
             damaged.append((path.name, getattr(error, "strerror", None) or str(error)))
             continue
