@@ -26,6 +26,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 _FILTERS, _TABLE = "objectives/filters.py", "objectives/table.py"
 _SOURCES = ("objectives/**/*.py", "lag.py", "runs/config.py", "runs/rng.py", "control/**/*.py")
 _REPLAY = "control/replay.py"  # evaluates what is already trained
+_TOKENS = "objectives/tokens.py"  # of language models only
+_LANGUAGE_SOURCES = ("objectives/**/*.py", "lag.py", "runs/rng.py", "lm/**/*.py")
+_LANGUAGE_SURFACE = ("lm/command.py", "lm/tiers.py")  # decide which runs exist, not what a run does
 # Arguments that are only printed: name and formula of a filter, meaning of a setting, formula of an alignment.
 _PRINTED = {"register": (0, 1), "_setting": (1,), "Alignment": (3,)}
 
@@ -103,7 +106,8 @@ def source_revision(package: Path = _ROOT) -> tuple[str | None, bool]:
 def training_hash(algorithm: str, *, package: Path = _ROOT) -> str:
     """Hash the source that determines a training run of one algorithm.
 
-    Hashed are ``objectives``, ``lag.py``, ``runs/config.py``, ``runs/rng.py`` and ``control``, as syntax trees without
+    Hashed are ``objectives`` without its rules for tokens, ``lag.py``, ``runs/config.py``, ``runs/rng.py`` and
+    ``control``, as syntax trees without
     docstrings, error messages and what is only printed. Of ``objectives/table.py`` only the algorithm's row counts, and
     ``objectives/filters.py`` is hashed without the functions that only other filters use, so that editing one filter
     trains only its runs again.
@@ -131,9 +135,27 @@ def training_hash(algorithm: str, *, package: Path = _ROOT) -> str:
     )
 
 
+def language_hash(*, package: Path = _ROOT) -> str:
+    """Hash the source that determines a training run of a language model, whatever its algorithm.
+
+    Args:
+        package: folder of the package whose source is hashed.
+
+    Returns:
+        SHA-256 in hexadecimal, blind to comments, docstrings and error messages like `training_hash`.
+    """
+    left_out = {package / name for name in _LANGUAGE_SURFACE}
+    files = sorted({path for pattern in _LANGUAGE_SOURCES for path in package.glob(pattern)} - left_out)
+    parts = {
+        path.relative_to(package).as_posix(): _canonical_source(path.read_text(encoding="utf-8")) for path in files
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
 def _hash_sources(root: Path, *, row: str, used: set[str], registered: set[str]) -> str:
     """`training_hash` of the package in `root`, for a row whose filter names the functions `used` of `registered`."""
-    files = sorted({path for pattern in _SOURCES for path in root.glob(pattern)} - {root / _TABLE, root / _REPLAY})
+    left_out = {root / name for name in (_TABLE, _REPLAY, _TOKENS)}
+    files = sorted({path for pattern in _SOURCES for path in root.glob(pattern)} - left_out)
     trees = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in files}
     filters = trees.pop(_FILTERS)
     outside = {name for text in trees.values() for name in _taken_from_filters(text)}
