@@ -25,6 +25,8 @@ ARROWS: dict[str, set[str] | None] = {
     "vaco.control": {"vaco.errors", "vaco.objectives", "vaco.lag", "vaco.runs"},
     "vaco.lm": {"vaco.errors", "vaco.objectives", "vaco.lag", "vaco.runs"},
     "vaco.report": {"vaco.errors"},
+    # Small experiments behind Figures 1 and 2, which report may draw but not make.
+    "vaco.schematic": {"vaco.errors", "vaco.objectives", "vaco.lag"},
     "vaco.cli": EVERYTHING,
     "vaco.__main__": EVERYTHING,
     "theory": {"vaco.errors", "vaco.objectives"},
@@ -38,6 +40,7 @@ SHUNNED = {
     "vaco.objectives": SIMULATORS_AND_LEARNERS - {"torch"} | {"matplotlib", "os", "io", "pathlib", "random", "logging"},
     "vaco.control": {"transformers", "matplotlib"},
     "vaco.lm": {"gymnasium", "mujoco", "matplotlib"},
+    "vaco.schematic": SIMULATORS_AND_LEARNERS - {"torch"} | {"matplotlib"},
     "theory": {"mujoco", "transformers"},
 }
 # Reading a file must never run what is in it.
