@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from places import Workplace, cluster
+from places import Workplace, cluster, copy_repository
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -21,18 +23,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[None]:
-    """The cluster, started unless it is up, and stopped again if it was started here."""
+    """The cluster, started unless it is up, and stopped again if it was started here, also after SIGTERM."""
+    assert "PYTEST_XDIST_WORKER" not in os.environ, "these tests share one cluster: run them with -n 0"
     was_up = cluster("status").returncode == 0
-    done = cluster("up")
-    assert done.returncode == 0, done.stdout + done.stderr
-    yield
-    if not was_up:
-        done = cluster("down")
+    # A timeout of CI sends SIGTERM, after which Python would end without any clean-up.
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        done = cluster("up")
         assert done.returncode == 0, done.stdout + done.stderr
+        yield
+    finally:
+        if not was_up:
+            done = cluster("down")
+            assert done.returncode == 0, done.stdout + done.stderr
+        signal.signal(signal.SIGTERM, before)
+
+
+def interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(f"signal {number}")
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Workplace]:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Workplace]]:
+    """Makes copies of the repository as it was when the first was asked for; what still works in them is ended."""
     base = tmp_path_factory.mktemp("slurm")
     base.chmod(0o755)
-    return lambda name, tier: Workplace(base / name, tier)
+    copy_repository(base / "source")
+    made: list[Workplace] = []
+
+    def make(name: str, tier: str) -> Workplace:
+        made.append(Workplace(base / name, tier, base / "source"))
+        return made[-1]
+
+    yield make
+    for place in made:
+        place.end()

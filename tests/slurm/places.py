@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "scripts" / "slurm-cluster.sh"
 OMITTED = shutil.ignore_patterns("__pycache__", "*.egg-info")
+PARTS = ("workflow", "profiles", "config", "src", "theory", "scripts")
+# Set VACO_SLURM_TIER=smoke for the whole smoke tier, some twenty minutes on two cores.
+TIER = os.environ.get("VACO_SLURM_TIER")
+# Seconds that Snakemake may take. It only bounds a test that hangs: what the tests claim, they wait for by state, since
+# a busy machine takes several times as long.
+PATIENCE = float(os.environ.get("VACO_SLURM_TEST_PATIENCE", 3600 if TIER else 900))
 
 
 def cluster(command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(CLUSTER), command], capture_output=True, text=True)
 
 
+def copy_repository(place: Path) -> None:
+    """Copy what a workflow needs, once, so that an edit during the tests does not give two workplaces two sources."""
+    place.mkdir(parents=True)
+    for part in PARTS:
+        shutil.copytree(ROOT / part, place / part, ignore=OMITTED)
+    shutil.copy(ROOT / "Snakefile", place)
+
+
 class Workplace:
     """A copy of the repository, in which Snakemake works on the copy's own source."""
 
-    def __init__(self, place: Path, tier: str) -> None:
+    def __init__(self, place: Path, tier: str, source: Path) -> None:
         self.place = place
-        place.mkdir(parents=True)
-        for part in ("workflow", "profiles", "config", "src", "scripts"):
-            shutil.copytree(ROOT / part, place / part, ignore=OMITTED)
-        shutil.copy(ROOT / "Snakefile", place)
+        self.started: list[subprocess.Popen[str]] = []
+        shutil.copytree(source, place)
         (place / "config" / "trial.yaml").write_text(tier)
         # The one file that a user edits, and the one line.
         profile = place / "profiles" / "slurm" / "config.yaml"
@@ -52,7 +66,7 @@ class Workplace:
         """Start Snakemake with the slurm profile, its polls shortened."""
         hurry = ["--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "4"]
         command = [sys.executable, "-m", "snakemake", *hurry, *arguments, "--config", "tier=trial"]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, "bootstrap={repetitions: 100}"],
             cwd=self.place,
             env=self.environment,
@@ -61,11 +75,21 @@ class Workplace:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """End every Snakemake that a failed test left at work; the cluster's jobs end with the cluster."""
+        for process in self.started:
+            if process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     def submit(self, *arguments: str) -> str:
         """Run Snakemake with the slurm profile to its end; what it printed."""
         process = self.start(*arguments)
-        said, _ = process.communicate(timeout=400)
+        said, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, said[-6000:] + self.logs()
         return said
 
@@ -99,7 +123,7 @@ class Workplace:
         return {comment: sorted(jobs, key=lambda job: int(job[0])) for comment, jobs in found.items()}
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 120.0) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
     """Wait for a condition."""
     limit = time.monotonic() + seconds
     while not condition():

@@ -15,15 +15,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from places import CLUSTER, ROOT, Workplace, cluster, until
+from places import CLUSTER, PATIENCE, ROOT, TIER, Workplace, cluster, until
 
 from vaco.runs.tables import read_json, read_parquet
 
 pytestmark = pytest.mark.slurm
 
 CLOCKS = {"wall_seconds", "collect_seconds", "align_seconds", "update_seconds"}
-# Set VACO_SLURM_TIER=smoke for the whole smoke tier, some twenty minutes on two cores.
-TIER = os.environ.get("VACO_SLURM_TIER")
 HEAD = """
 tier: trial
 description: A tier for tests.
@@ -122,7 +120,7 @@ class Disturbance(threading.Thread):
 
     def run(self) -> None:
         try:
-            until(self.done, "the runs to disturb", 200)
+            until(self.done, "the runs to disturb")
         except BaseException as problem:
             self.problem = problem
         self.said, _ = self.process.communicate()
@@ -156,7 +154,7 @@ class Disturbance(threading.Thread):
 
     def finish(self) -> str:
         """Wait for the end; what Snakemake said."""
-        self.join(400)
+        self.join(PATIENCE)
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGINT)
             self.join(60)
@@ -205,7 +203,7 @@ def test_what_the_cluster_would_refuse_is_one_sentence(slurm: None, workplace: C
     # Snakemake itself asks the same before it submits anything.
     profile.write_text(good.replace("slurm_partition: test", "slurm_partition: tset"))
     process = place.start("runs")
-    output, _ = process.communicate(timeout=100)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and "did you mean 'test'" in output and "Traceback" not in output
     assert not place.jobs() and not place.runs.exists()
 

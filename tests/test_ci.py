@@ -1,0 +1,52 @@
+"""What CI does where no SLURM can be started: it says so, and fails only if it was told to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def ci(tmp_path: Path, stubs: dict[str, str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Call scripts/slurm-ci.sh with some commands replaced; the cluster's folder is one that does not exist."""
+    for name, script in {"make": "echo made $*", **stubs}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("VACO_")}
+    return subprocess.run(
+        [str(ROOT / "scripts/slurm-ci.sh")],
+        env=clean
+        | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VACO_SLURM_DIR": str(tmp_path / "none"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_without_root_the_slurm_tests_are_skipped_and_it_is_said(tmp_path: Path) -> None:
+    done = ci(tmp_path, {"id": "echo 1000"})
+    assert done.returncode == 0 and "made" not in done.stdout
+    assert done.stdout.startswith("SKIPPED: the tests on SLURM.") and "needs root" in done.stdout
+
+
+def test_skipping_them_can_be_made_an_error(tmp_path: Path) -> None:
+    done = ci(tmp_path, {"id": "echo 1000"}, VACO_CI_REQUIRE_SLURM="1")
+    assert done.returncode == 1 and "made" not in done.stdout
+    assert done.stderr.startswith("FAILED: the tests on SLURM") and "needs root" in done.stderr
+
+
+@pytest.mark.skipif(Path("/etc/slurm/slurm.conf").exists(), reason="a cluster is up")
+def test_where_a_cluster_can_be_started_they_run(tmp_path: Path) -> None:
+    """With root and daemons, or what pretends to be them."""
+    daemons = dict.fromkeys(("slurmctld", "slurmd", "munged", "sbatch", "srun"), "exit 0")
+    done = ci(tmp_path, {"id": "echo 0", **daemons})
+    assert done.returncode == 0 and done.stdout == "made test-slurm\n", done.stderr
+
+
+def test_ci_runs_them() -> None:
+    text = (ROOT / ".ci/run").read_text()
+    assert "\nscripts/slurm-ci.sh\n" in text and "set -euo pipefail" in text
