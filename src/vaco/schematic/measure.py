@@ -3,7 +3,7 @@
 `python -m vaco.schematic.measure --out FILE.json` runs two small systems for some seconds each. Every actor is a
 process with a pace of its own: it pulls the newest weights, collects a segment of a linear-quadratic problem, and puts
 it into one bounded queue. The learner takes `batch` segments as they come, makes one REINFORCE update and publishes the
-weights. A segment's *age* is the number of updates that the learner completed between the pull and the update that uses it.
+weights. A segment's *age* is the number of updates completed between the pull and the update that uses it.
 
 Collecting and learning are made slower by sleeping, as a real environment or a larger network would make them; when
 which process runs is up to the operating system. So no two runs agree, and the result, with machine and date, is
