@@ -1,4 +1,4 @@
-"""The command line: `vaco train`, `evaluate`, `algorithms`, `estimate`, `verify`, `doctor`, `theory`.
+"""The command line: `vaco train`, `evaluate`, `lm`, `algorithms`, `estimate`, `verify`, `doctor`, `theory`.
 
 Every mistake of the user ends with one sentence on standard error and exit code 2. Commands import what they need when
 they run, so that `vaco algorithms` does not load a physics engine.
@@ -7,18 +7,17 @@ they run, so that `vaco algorithms` does not load a physics engine.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from vaco import __version__
 from vaco.errors import UserError, nearest
+from vaco.lm import command as lm_command
 from vaco.runs.preemption import TEMPORARY_FAILURE, Preempted
 
-COMMANDS = ("train", "evaluate", "algorithms", "estimate", "verify", "doctor", "theory")
+COMMANDS = ("train", "evaluate", "lm", "algorithms", "estimate", "verify", "doctor", "theory")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,6 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--episodes", type=int, default=10, help="episodes (default 10)")
     evaluate.add_argument("--seed", type=int, default=0, help="seed (default 0)")
     evaluate.add_argument("--out", type=Path, metavar="FILE", help="write the result as JSON")
+
+    lm_command.add(commands)
 
     algorithms = commands.add_parser("algorithms", help="print the table of algorithms")
     algorithms.set_defaults(function=_algorithms)
@@ -158,23 +159,12 @@ def _train(options: argparse.Namespace) -> None:
     config = build(settings)
 
     from vaco.control.train import train
-    from vaco.runs.lock import STALE_AFTER, HeldError
+    from vaco.runs.lock import waiting
 
-    wait = options.wait
-    if wait is None:
-        # After a node died or a job was cancelled, its successor may start while the old lock still counts.
-        wait = STALE_AFTER + 60 if "SLURM_JOB_ID" in os.environ else 0.0
-    until = time.monotonic() + wait
-    while True:
-        try:
-            train(config, options.out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet)
-            return
-        except HeldError as held:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise
-            print(f"vaco: {held}; waiting up to {left:.0f} s", file=sys.stderr, flush=True)
-            time.sleep(min(5.0, left))
+    waiting(
+        options.wait,
+        lambda: train(config, options.out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet),
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:

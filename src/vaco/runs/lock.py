@@ -19,8 +19,10 @@ import fcntl
 import json
 import os
 import socket
+import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -247,6 +249,31 @@ def _namespace() -> str:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
+
+
+def waiting(seconds: float | None, action: Callable[[], None]) -> None:
+    """Do what needs a lock, again every few seconds for as long as another process holds it.
+
+    Args:
+        seconds: how long to wait. None is not at all; within a SLURM job it is long enough for the lock of a dead
+            node to be recognised, whose job's successor may start while the old lock still counts.
+        action: takes the lock.
+
+    Raises:
+        HeldError: the lock is still held when the time is up.
+    """
+    if seconds is None:
+        seconds = STALE_AFTER + 60 if "SLURM_JOB_ID" in os.environ else 0.0
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except HeldError as held:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise
+            print(f"vaco: {held}; waiting up to {left:.0f} s", file=sys.stderr, flush=True)
+            time.sleep(min(5.0, left))
 
 
 def _start_of(pid: int) -> int | None:

@@ -1,0 +1,176 @@
+"""The command `vaco lm`: train, evaluate, sample, warm, algorithms."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from vaco.errors import UserError
+
+_FLAGS: tuple[tuple[str, type, str], ...] = (
+    ("task", str, "chain_sum, gsm_symbolic, gsm8k or rg:NAME"),
+    ("model", str, "tiny, smollm2, a local path or a hub id"),
+    ("algorithm", str, "see 'vaco lm algorithms'"),
+    ("minibatches", int, "N, gradient steps per generation round"),
+    ("lag", int, "capacity K of the policy buffer that generates; 1 is synchronous"),
+    ("seed", int, "seed of the run"),
+    ("updates", int, "gradient steps"),
+    ("device", str, "cpu (default) or cuda"),
+    ("precision", str, "float32 (default) or bfloat16"),
+)
+
+
+def add(commands: Any) -> None:
+    """Enter `lm` and its own commands in the parser of `vaco`."""
+    lm = commands.add_parser("lm", help="language models: train, evaluate, sample, warm, algorithms")
+    kinds = lm.add_subparsers(dest="lm_command", metavar="COMMAND", required=True, parser_class=type(lm))
+    train = kinds.add_parser("train", help="train one run into a folder; resumes if it was interrupted")
+    _settings(train)
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
+    train.add_argument("--warm-start", type=Path, metavar="FILE", help="weights of 'vaco lm warm'; made anew without")
+    train.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help="default 60")
+    train.add_argument("--wait", type=float, metavar="S", help="seconds to wait for another process to leave DIR")
+    train.add_argument("--quiet", action="store_true", help="show no progress")
+    train.set_defaults(function=_train)
+
+    warm = kinds.add_parser("warm", help="make the supervised warm start that runs of a comparison share")
+    _settings(warm)
+    warm.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the weights go")
+    warm.add_argument("--quiet", action="store_true", help="show no progress")
+    warm.set_defaults(function=_warm)
+
+    for name, meaning in (("evaluate", "accuracy on held-out problems"), ("sample", "a few problems with answers")):
+        command = kinds.add_parser(name, help=meaning)
+        _settings(command)
+        command.add_argument("--run", type=Path, metavar="DIR", help="folder of a finished run with its policy")
+        command.add_argument("--warm-start", type=Path, metavar="FILE", help="weights of 'vaco lm warm'")
+        command.add_argument("--problems", type=int, default=256 if name == "evaluate" else 5, help="how many")
+        command.set_defaults(function=_evaluate if name == "evaluate" else _sample)
+
+    algorithms = kinds.add_parser("algorithms", help="print the table of algorithms")
+    algorithms.set_defaults(function=_algorithms)
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    """The flags by which every setting of a run can be given."""
+    for flag, kind, meaning in _FLAGS:
+        parser.add_argument(f"--{flag}", type=kind, help=meaning)
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML file of settings; flags and --set win over it"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any setting, repeatable")
+
+
+def _config(options: argparse.Namespace, base: dict[str, Any] | None = None) -> Any:
+    from vaco.lm.config import build_lm
+    from vaco.runs.config import parse_assignment, read_settings
+
+    settings: dict[str, Any] = dict(base or {})
+    try:
+        settings |= read_settings(options.config) if options.config else {}
+        settings |= dict(parse_assignment(text) for text in options.set)
+    except RecursionError:
+        raise UserError("the settings are nested too deeply to be read: write plain names and values") from None
+    given = {name: getattr(options, name) for name, _, _ in _FLAGS}
+    return build_lm(settings | {name: value for name, value in given.items() if value is not None})
+
+
+def _train(options: argparse.Namespace) -> None:
+    from vaco.runs.lock import waiting
+
+    config = _config(options)
+    from vaco.lm.train import train
+
+    waiting(
+        options.wait,
+        lambda: train(
+            config,
+            options.out,
+            warm=options.warm_start,
+            checkpoint_seconds=options.checkpoint_seconds,
+            quiet=options.quiet,
+        ),
+    )
+
+
+def _warm(options: argparse.Namespace) -> None:
+    config = _config(options)
+    if config.warm_target <= 0:
+        raise UserError("warm_target is 0, so there is nothing to make: give --set warm_target=0.3, say")
+    from vaco.lm.model import load_model
+    from vaco.lm.task import make_task
+    from vaco.lm.warm import load_warm_start, save_warm_start, warm_start
+    from vaco.runs.threads import one_thread
+
+    loaded = load_model(config.model, device=config.device, dtype=config.precision, size=config.model_settings or None)
+    if options.out.exists():
+        load_warm_start(options.out, config, loaded)
+        print(f"{options.out} already holds this warm start: nothing to do", file=sys.stderr)
+        return
+    with one_thread():
+        facts = warm_start(config, loaded, make_task(config.task, config.task_settings), quiet=options.quiet)
+        save_warm_start(options.out, config, loaded, facts)
+    print(f"accuracy {facts['warm_accuracy']:.3f} after {facts['warm_updates']:.0f} updates", file=sys.stderr)
+
+
+def _loaded(options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Configuration, model and task of a finished run, a warm start, or a model as it comes."""
+    if options.problems < 1:
+        raise UserError(f"problems is {options.problems}, but at least 1 is needed")
+    if options.run is not None and options.warm_start is not None:
+        raise UserError("--run and --warm-start both name weights: give one of them")
+    from vaco.lm.model import load_model
+    from vaco.lm.task import make_task
+    from vaco.lm.warm import load_warm_start, set_parameters
+    from vaco.runs import checkpoint
+
+    arrays, meta = checkpoint.read(options.run / "policy.safetensors") if options.run else ({}, {})
+    config = _config(options, meta.get("config") if isinstance(meta, dict) else None)
+    loaded = load_model(config.model, device=config.device, dtype=config.precision, size=config.model_settings or None)
+    if options.run:
+        set_parameters(loaded.model, arrays)
+    elif options.warm_start:
+        load_warm_start(options.warm_start, config, loaded)
+    return config, loaded, make_task(config.task, config.task_settings)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from vaco.lm.evaluate import accuracy, eval_problems
+    from vaco.runs.threads import one_thread
+
+    config, loaded, task = _loaded(options)
+    with one_thread():
+        problems = eval_problems(task, options.problems)
+        result = accuracy(loaded, task, problems, config.new_tokens, np.random.default_rng(config.seed))
+    print(
+        f"{config.task}, {config.model}: accuracy {result.greedy:.3f} greedy, {result.sampled:.3f} sampled over "
+        f"{len(problems)} held-out problems"
+    )
+
+
+def _sample(options: argparse.Namespace) -> None:
+    import numpy as np
+
+    from vaco.lm.evaluate import eval_problems
+    from vaco.lm.sample import generate, response_texts
+    from vaco.runs.threads import one_thread
+
+    config, loaded, task = _loaded(options)
+    with one_thread():
+        problems = eval_problems(task, options.problems)
+        prompts = [problem.prompt for problem in problems]
+        source = np.random.default_rng(config.seed)
+        responses = generate(loaded, prompts, samples=1, new_tokens=config.new_tokens, generator=source)
+    for problem, text in zip(problems, response_texts(loaded, responses), strict=True):
+        verdict = "right" if task.verify(text, problem) else f"wrong, {problem.answer}"
+        print(f"{problem.prompt}{text}\n    [{verdict}]")
+
+
+def _algorithms(options: argparse.Namespace) -> None:
+    from vaco.objectives.tokens import describe_tokens
+
+    print(describe_tokens(), end="")

@@ -1,0 +1,247 @@
+"""One gradient step on a minibatch of responses: log-probabilities, ratios, the filter's verdict, backward, AdamW.
+
+No surrogate is differentiated: as in MuJoCo, every response token has a coefficient c from the algorithm's rule, and
+the step ascends Σ c log π(token) / number of response tokens. The denominator counts filtered tokens too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaco.errors import UserError
+from vaco.lm.config import LMConfig
+from vaco.lm.sample import Responses
+from vaco.objectives import tokens as rules
+from vaco.objectives.divergence import effective_sample_size, sampled_total_variation
+from vaco.objectives.filters import Samples
+
+LOG_RATIO_LIMIT = 20.0
+TOKENS_AT_ONCE = 16_384
+"""Tokens of one forward and backward pass; a larger minibatch is accumulated."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a generation round leaves to its gradient steps; rows are grouped by problem.
+
+    Attributes:
+        responses: the responses, [rows].
+        rewards: 1 for a right answer, else 0, [rows].
+        advantages: [rows].
+        versions: the update after which each row's behaviour policy was taken, [rows].
+        reference_logp: log π_ref of each whole response for TBA, else zeros, [rows].
+        order: the problems' order in the minibatches.
+    """
+
+    responses: Responses
+    rewards: Tensor
+    advantages: Tensor
+    versions: Tensor
+    reference_logp: Tensor
+    order: Tensor
+
+
+def group_advantages(rewards: Tensor, kind: str) -> Tensor:
+    """Advantages of responses from the rewards of their group.
+
+    Args:
+        rewards: [groups, members].
+        kind: `grpo` divides the centred rewards by their standard deviation (unbiased, plus 1e-6), `dr_grpo` only
+            centres, `rloo` subtracts the mean of the others.
+
+    Returns:
+        Same shape; zero for a group whose rewards are all equal.
+    """
+    centred = rewards - rewards.mean(-1, keepdim=True)
+    if kind == "grpo":
+        return centred / (rewards.std(-1, keepdim=True) + 1e-6)
+    if kind == "rloo":
+        return centred * rewards.shape[-1] / (rewards.shape[-1] - 1)
+    return centred
+
+
+def token_logp(model: Any, responses: Responses) -> Tensor:
+    """Log-probability of every response token under a model, from a fresh forward pass.
+
+    The output layer is applied to the places that precede a response token, and to no other.
+
+    Args:
+        model: a causal language model of `transformers`.
+        responses: the responses, padded on the right, which a causal model does not see from the left.
+
+    Returns:
+        [rows, new_tokens], 0 beyond the response; carries gradients if they are enabled.
+    """
+    mask = responses.mask
+    rows, steps = mask.nonzero(as_tuple=True)
+    places = responses.prompt_lengths[rows] + steps - 1
+    hidden = model.get_decoder()(input_ids=responses.tokens, use_cache=False).last_hidden_state
+    logits = model.get_output_embeddings()(hidden[rows, places]).float()
+    chosen = responses.tokens[rows, places + 1]
+    logp = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+    return torch.zeros(mask.shape, device=logp.device).index_put((rows, steps), logp)
+
+
+def evaluate_logp(model: Any, responses: Responses, at_once: int = TOKENS_AT_ONCE) -> Tensor:
+    """`token_logp` without gradient, in batches sorted by length; [rows, new_tokens]."""
+    result = torch.zeros_like(responses.behaviour_logp)
+    with torch.no_grad():
+        for rows in batches_by_length(responses, at_once):
+            part = token_logp(model, responses.take(rows))
+            result[rows, : part.shape[1]] = part
+    return result
+
+
+def batches_by_length(responses: Responses, at_once: int) -> list[Tensor]:
+    """Rows sorted by length and cut so that no batch, padding included, exceeds `at_once` tokens."""
+    lengths = responses.prompt_lengths + responses.response_lengths
+    order = torch.argsort(lengths, stable=True)
+    result: list[Tensor] = []
+    current: list[int] = []
+    for row in order.tolist():
+        if current and (len(current) + 1) * int(lengths[row]) > at_once:
+            result.append(torch.tensor(current, device=order.device))
+            current = []
+        current.append(row)
+    return [*result, torch.tensor(current, device=order.device)]
+
+
+class Learner:
+    """The model, its optimizer, and one method that makes a gradient step."""
+
+    def __init__(self, config: LMConfig, model: torch.nn.Module) -> None:
+        """Prepare the optimizer.
+
+        Args:
+            config: the run's configuration.
+            model: trained in place.
+        """
+        self.config, self.model = config, model
+        self.algorithm, self.settings = config.parsed, config.token_settings
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+        )
+
+    def step(self, batch: Round, proximal_logp: Tensor | None, update: int) -> dict[str, float]:
+        """Make one gradient step.
+
+        Args:
+            batch: the minibatch, whole groups.
+            proximal_logp: log π_T of every response token, [rows, new_tokens]; None where π_T = β.
+            update: gradient steps made before this one, the current policy's version.
+
+        Returns:
+            Diagnostics by column name.
+
+        Raises:
+            UserError: loss or gradient is not finite; the model is then not to be saved.
+        """
+        responses, mask = batch.responses, batch.responses.mask
+        whole = int(responses.tokens.numel()) <= TOKENS_AT_ONCE
+        current = (token_logp if whole else evaluate_logp)(self.model, responses)
+        verdict = self._coefficients(batch, current.detach(), proximal_logp, update)
+        denominator = mask.sum().clamp(min=1)
+        self.optimizer.zero_grad(set_to_none=True)
+        if whole:
+            loss = -(verdict.coefficient * current).sum() / denominator
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            for rows in batches_by_length(responses, TOKENS_AT_ONCE):
+                part = token_logp(self.model, responses.take(rows))
+                coefficient = verdict.coefficient[rows, : part.shape[1]]
+                (-(coefficient * part).sum() / denominator).backward()  # type: ignore[no-untyped-call]
+        rate = self.config.learning_rate * min(1.0, (update + 1) / max(1, self.config.warmup_updates))
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        if not bool(torch.isfinite(norm)):
+            raise UserError(
+                f"the gradient is not finite at update {update + 1}: lower learning_rate (now "
+                f"{self.config.learning_rate}) or use a filter that bounds the ratio"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return {**verdict.diagnostics, "grad_norm": float(norm), "learning_rate": rate}
+
+    def _coefficients(self, batch: Round, current: Tensor, proximal_logp: Tensor | None, update: int) -> Verdict:
+        """The coefficient of every response token, zero elsewhere, and the minibatch's diagnostics."""
+        responses, mask = batch.responses, batch.responses.mask
+        weights = mask.to(current.dtype)
+        log_ratio = (current - responses.behaviour_logp) * weights
+        log_learner = torch.zeros_like(log_ratio) if proximal_logp is None else proximal_logp - responses.behaviour_logp
+        ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+        learner_ratio = (log_learner * weights).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+        advantages = batch.advantages[:, None].expand_as(ratio)
+        staleness = (update - batch.versions)[:, None].expand_as(ratio)
+        samples = Samples(ratio=ratio, learner_ratio=learner_ratio, advantages=advantages, weights=weights)
+        seen = rules.Tokens(samples, staleness, responses.behaviour_logp)
+        if self.config.level == "sequence":
+            seen = _whole_responses(seen, log_ratio, log_learner * weights)
+        if self.algorithm.filter is None:
+            coefficient = self._regression(batch, log_ratio.sum(-1), current).to(ratio.dtype)[:, None] * weights
+            kept, triggered = mask, False
+        else:
+            verdict = self.algorithm.filter.function(seen, self.settings)
+            coefficient = verdict.coefficient.expand_as(weights) * weights
+            kept, triggered = verdict.kept.expand_as(mask), bool(verdict.triggered)
+        return Verdict(coefficient, _diagnose(samples, current, kept, triggered, staleness, mask, self.config.clip))
+
+    def _regression(self, batch: Round, log_ratio: Tensor, current: Tensor) -> Tensor:
+        """Coefficients of whole responses [rows] under TBA or OAPL."""
+        groups = (-1, self.config.samples)
+        rewards = batch.rewards.reshape(groups)
+        if self.algorithm.regression == "oapl":
+            value = rules.oapl_coefficient(rewards, log_ratio.reshape(groups), self.settings.temperature)
+        else:
+            from_reference = (current.sum(-1) - batch.reference_logp).reshape(groups)
+            value = rules.tba_coefficient(rewards, from_reference, self.settings.temperature)
+        return value.reshape(-1)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Coefficients [rows, new_tokens] and diagnostics."""
+
+    coefficient: Tensor
+    diagnostics: dict[str, float]
+
+
+def _whole_responses(x: rules.Tokens, log_ratio: Tensor, log_learner: Tensor) -> rules.Tokens:
+    """The same minibatch with one sample a response: products of ratios, [rows, 1]."""
+    limit = LOG_RATIO_LIMIT
+    samples = x.samples._replace(
+        ratio=log_ratio.sum(-1, keepdim=True).clamp(-limit, limit).exp(),
+        learner_ratio=log_learner.sum(-1, keepdim=True).clamp(-limit, limit).exp(),
+        advantages=x.samples.advantages[:, :1],
+        weights=torch.ones_like(log_ratio[:, :1]),
+    )
+    behaviour = (x.behaviour_logp * x.weights).sum(-1, keepdim=True)
+    return replace(x, samples=samples, staleness=x.staleness[:, :1], behaviour_logp=behaviour)
+
+
+def _diagnose(
+    x: Samples, current: Tensor, kept: Tensor, triggered: bool, staleness: Tensor, mask: Tensor, clip: float
+) -> dict[str, float]:
+    """What is measured at every gradient step, before it is made."""
+    weights = mask.to(x.ratio.dtype)
+    tokens = float(weights.sum())
+
+    def share(flags: Tensor) -> float:
+        return float((flags & mask).sum()) / max(tokens, 1.0)
+
+    outside = ((x.advantages > 0) & (x.ratio > 1.0 + clip)) | ((x.advantages < 0) & (x.ratio < 1.0 - clip))
+    log_ratio = x.ratio.log() * weights
+    return {
+        "total_lag": float(sampled_total_variation(x.ratio, 1.0, weights)),
+        "forward_lag": float(sampled_total_variation(x.ratio, x.learner_ratio, weights)),
+        "filtered_fraction": share(~kept),
+        "clip_fraction": share(outside),
+        "triggered": float(triggered),
+        "ess": float(effective_sample_size(x.ratio, weights)),
+        "kl": float((-log_ratio).sum()) / max(tokens, 1.0),
+        "staleness": float((staleness * weights).sum()) / max(tokens, 1.0),
+        "entropy": float((-current * weights).sum()) / max(tokens, 1.0),
+    }

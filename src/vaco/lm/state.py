@@ -1,0 +1,91 @@
+"""The state of a language-model run as arrays, for checkpoints, and its rows as columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vaco.lag import PolicyBuffer
+from vaco.lm.learner import Round
+from vaco.lm.rounds import Snapshot
+from vaco.lm.sample import as_arrays, from_arrays
+from vaco.lm.warm import parameters, set_parameters
+from vaco.runs.rng import decode_generator, encode_generator
+
+if TYPE_CHECKING:
+    from vaco.lm.train import Run
+
+Arrays = dict[str, NDArray[Any]]
+
+INTEGERS = ("update", "round", "place", "responses", "tokens", "problems")
+_OF_ROUND = ("rewards", "advantages", "versions", "reference_logp", "order")
+
+
+def columns(rows: list[dict[str, float]], precision: type[np.floating] = np.float32) -> Arrays:
+    """Rows as columns, whole numbers as int64."""
+    names = rows[0] if rows else ()
+    return {n: np.array([r[n] for r in rows], np.int64 if n in INTEGERS else precision) for n in names}
+
+
+def facts(run: Run) -> dict[str, Any]:
+    """What is not an array."""
+    return {"update": run.update, "seconds": run.clock.total, "versions": [s.version for s in run.buffer]}
+
+
+def arrays(run: Run) -> Arrays:
+    """Everything else that a bitwise continuation needs."""
+    result: Arrays = {f"model.{name}": value for name, value in parameters(run.model).items()}
+    names = [name for name, _ in run.model.named_parameters()]
+    for index, entry in run.learner.optimizer.state_dict()["state"].items():
+        for key, value in entry.items():
+            result[f"adam.{names[index]}|{key}"] = value.detach().float().cpu().numpy().copy()
+    result |= {f"generator.{name}": encode_generator(generator) for name, generator in run.generators.items()}
+    for place, snapshot in enumerate(run.buffer):
+        result |= {f"buffer.{place}.{name}": value for name, value in (snapshot.weights or {}).items()}
+    if run.round is not None and run.update % run.config.minibatches:
+        result |= {f"round.{name}": getattr(run.round, name).cpu().numpy() for name in _OF_ROUND}
+        result |= {f"responses.{name}": value for name, value in as_arrays(run.round.responses).items()}
+        if run.proximal is not None:
+            result["proximal"] = run.proximal.cpu().numpy()
+    result |= {f"rows.{name}": value for name, value in columns(run.rows, np.float64).items()}
+    result |= {f"evals.{name}": value for name, value in columns(run.evals, np.float64).items()}
+    return result
+
+
+def restore(run: Run, meta: dict[str, Any], saved: Arrays) -> None:
+    """Continue from what `facts` and `arrays` returned."""
+
+    def part(prefix: str) -> Arrays:
+        return {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
+
+    device = next(run.model.parameters()).device
+    run.update, run.clock.total = int(meta["update"]), float(meta["seconds"])
+    set_parameters(run.model, part("model."))
+    _restore_adam(run, part("adam."))
+    run.generators = {name: decode_generator(words) for name, words in part("generator.").items()}
+    run.buffer = PolicyBuffer(run.config.lag)
+    for place, version in enumerate(meta["versions"]):
+        run.buffer.push(Snapshot(int(version), part(f"buffer.{place}.") or None))
+    if "round.rewards" in saved:
+        tensors = {name: torch.from_numpy(value).to(device) for name, value in part("round.").items()}
+        run.round = Round(responses=from_arrays(part("responses."), device), **tensors)
+        run.proximal = torch.from_numpy(saved["proximal"]).to(device) if "proximal" in saved else None
+    run.rows, run.evals = _to_rows(part("rows.")), _to_rows(part("evals."))
+
+
+def _restore_adam(run: Run, saved: Arrays) -> None:
+    names = [name for name, _ in run.model.named_parameters()]
+    entries: dict[int, dict[str, Any]] = {}
+    for key, value in saved.items():
+        name, _, part = key.rpartition("|")
+        entries.setdefault(names.index(name), {})[part] = torch.from_numpy(value.copy())
+    groups = run.learner.optimizer.state_dict()["param_groups"]
+    run.learner.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+
+
+def _to_rows(table: Arrays) -> list[dict[str, float]]:
+    values = zip(*(column.tolist() for column in table.values()), strict=True)
+    return [dict(zip(table, row, strict=True)) for row in values]

@@ -1,0 +1,167 @@
+"""The supervised warm start: worked solutions until a stated accuracy, so that RL has both room and signal.
+
+All runs of a comparison start from the same weights, so they are a file that the workflow makes once. A run without
+that file makes the weights itself, to the same bits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vaco.errors import UserError
+from vaco.lm.config import LMConfig
+from vaco.lm.learner import token_logp
+from vaco.lm.model import LoadedModel
+from vaco.lm.sample import Responses, generate, response_texts
+from vaco.lm.task import Problem, Task
+from vaco.runs import checkpoint
+from vaco.runs.progress import Progress
+
+CHECK_EVERY = 50
+CHECK_PROBLEMS = 512
+FIRST_CHECK_INDEX = 1 << 30  # training problems beyond those that a warm start or RL draws
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def worked_batch(loaded: LoadedModel, problems: list[Problem]) -> Responses:
+    """Worked solutions in the form of responses, ended by the end-of-sequence token.
+
+    Raises:
+        UserError: the task has no worked solutions.
+    """
+    rows = []
+    for problem in problems:
+        if problem.solution is None:
+            raise UserError("the task has no worked solutions to start from: set warm_target to 0, or choose another")
+        tokenizer = loaded.tokenizer
+        rows.append((tokenizer.encode(problem.prompt), [*tokenizer.encode(problem.solution), tokenizer.eos_id]))
+    width = max(len(prompt) + len(solution) for prompt, solution in rows)
+    pad = loaded.tokenizer.pad_id
+    tokens = [prompt + solution + [pad] * (width - len(prompt) - len(solution)) for prompt, solution in rows]
+    device = next(loaded.model.parameters()).device
+    lengths = torch.tensor([len(solution) for _, solution in rows], device=device)
+    return Responses(
+        tokens=torch.tensor(tokens, device=device),
+        prompt_lengths=torch.tensor([len(prompt) for prompt, _ in rows], device=device),
+        response_lengths=lengths,
+        behaviour_logp=torch.zeros(len(rows), int(lengths.max()), device=device),
+    )
+
+
+def warm_start(config: LMConfig, loaded: LoadedModel, task: Task, *, quiet: bool = True) -> dict[str, float]:
+    """Train on worked solutions until the sampled accuracy on fresh training problems reaches the target.
+
+    The problems of the check are training problems that nothing else draws: held-out problems decide nothing.
+
+    Args:
+        config: its `warm_` settings.
+        loaded: trained in place.
+        task: must have worked solutions.
+        quiet: show no progress.
+
+    Returns:
+        Gradient steps made and the accuracy reached.
+
+    Raises:
+        UserError: no worked solutions, or the target was not reached within `warm_updates`.
+    """
+    generator = np.random.default_rng(np.random.SeedSequence((0, 77)))
+    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=config.warm_learning_rate, weight_decay=0.01)
+    size = task.size("train")
+    limit = FIRST_CHECK_INDEX if size is None else size
+    checks = range(FIRST_CHECK_INDEX, FIRST_CHECK_INDEX + CHECK_PROBLEMS) if size is None else range(min(size, 512))
+    held = task.problems("train", checks)
+    reached = 0.0
+    with Progress(f"warm start of {config.model}", config.warm_updates, quiet=quiet) as progress:
+        for update in range(1, config.warm_updates + 1):
+            problems = task.problems("train", generator.integers(limit, size=config.warm_batch).tolist())
+            batch = worked_batch(loaded, problems)
+            loss = -token_logp(loaded.model, batch).sum() / batch.mask.sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            for group in optimizer.param_groups:
+                group["lr"] = config.warm_learning_rate * min(1.0, update / 100)
+            torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), 1.0)
+            optimizer.step()
+            if update % CHECK_EVERY == 0:
+                reached = _sampled_accuracy(config, loaded, task, held)
+                if reached >= config.warm_target:
+                    return {"warm_updates": float(update), "warm_accuracy": reached}
+            progress.advance(1, {"loss": f"{float(loss):.3f}", "accuracy": f"{reached:.3f}"})
+    raise UserError(
+        f"the warm start reached an accuracy of {reached:.3f} in {config.warm_updates} updates, below warm_target = "
+        f"{config.warm_target}: raise warm_updates, or make the task easier"
+    )
+
+
+def _sampled_accuracy(config: LMConfig, loaded: LoadedModel, task: Task, problems: list[Problem]) -> float:
+    prompts = [problem.prompt for problem in problems]
+    source = np.random.default_rng(np.random.SeedSequence((0, 78)))
+    responses = generate(loaded, prompts, samples=1, new_tokens=config.new_tokens, generator=source)
+    texts = response_texts(loaded, responses)
+    return float(np.mean([task.verify(text, problem) for text, problem in zip(texts, problems, strict=True)]))
+
+
+def parameters(model: torch.nn.Module) -> Arrays:
+    """The model's weights by name, each once (tied weights are one)."""
+    arrays = {name: value.detach().cpu() for name, value in model.named_parameters()}
+    return {
+        name: (value.view(torch.int16) if value.dtype == torch.bfloat16 else value).numpy().copy()
+        for name, value in arrays.items()
+    }
+
+
+def set_parameters(model: torch.nn.Module, arrays: Arrays) -> None:
+    """The inverse of `parameters`.
+
+    Raises:
+        UserError: the weights are of a model of other shape.
+    """
+    own = dict(model.named_parameters())
+    if set(own) != set(arrays) or any(tuple(own[n].shape) != arrays[n].shape for n in own):
+        raise UserError("the weights are of a model of another shape: use the settings of the run that made them")
+    with torch.no_grad():
+        for name, value in own.items():
+            given = torch.from_numpy(arrays[name])
+            value.copy_(given.view(torch.bfloat16) if value.dtype == torch.bfloat16 else given)
+
+
+def save_warm_start(path: Path, config: LMConfig, loaded: LoadedModel, facts: dict[str, float]) -> None:
+    """Write the weights with their identity.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from vaco.runs import atomic
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise atomic.write_error(path, error) from error
+    meta = {"warm_hash": config.warm_hash, **facts}
+    atomic.write_bytes(path, checkpoint.pack(parameters(loaded.model), meta))
+
+
+def load_warm_start(path: Path, config: LMConfig, loaded: LoadedModel) -> dict[str, float]:
+    """Load weights that `save_warm_start` wrote for the same settings.
+
+    Returns:
+        The facts stored with them.
+
+    Raises:
+        UserError: missing, damaged, or of other settings.
+    """
+    arrays, meta = checkpoint.read(path)
+    if not isinstance(meta, dict) or meta.get("warm_hash") != config.warm_hash:
+        raise UserError(
+            f"{path} is a warm start of other settings of task, model or warm-up: make one with 'vaco lm warm' and the "
+            "settings of this run"
+        )
+    set_parameters(loaded.model, arrays)
+    return {key: float(value) for key, value in meta.items() if key != "warm_hash"}
