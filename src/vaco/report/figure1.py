@@ -34,8 +34,14 @@ def _bar(axes: Axes, x: float, y: float, width: float, colour: Any, text: str = 
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], **look: Any) -> None:
-    look = {"color": MUTED, "linewidth": 0.5, "mutation_scale": 4, "shrinkA": 0, "shrinkB": 0} | look
-    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", **look))
+    settings: dict[str, Any] = {
+        "color": MUTED,
+        "linewidth": 0.5,
+        "mutation_scale": 4,
+        "shrinkA": 0,
+        "shrinkB": 0,
+    } | look
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", **settings))
 
 
 def _rows(axes: Axes, actors: int, learner: float, left: float) -> None:

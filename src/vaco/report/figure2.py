@@ -57,7 +57,7 @@ def ratios(axes: Axes, study: Mapping[str, Any]) -> None:
     handles = [
         Line2D([], [], color="0.82", linewidth=5, label="sampled"),
         *(
-            Line2D([], [], color=look.colour, linestyle=look.dashes, linewidth=1.2, label=f"kept by {NAMES[rule]}")
+            Line2D([], [], **(look.line | {"linewidth": 1.2}), label=f"kept by {NAMES[rule]}")
             for rule, look in RULE_LOOKS.items()
         ),
     ]
@@ -105,7 +105,7 @@ def draw(data: Data) -> Drawn:
     made = data.read("method")
     filtering, aligning = made["filtering"], made["aligning"]
     figure = style.new_figure(4.3)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[1.0, 1.0])
+    upper, lower = np.asarray(figure.subfigures(2, 1)).tolist()
     panels = upper.subplots(1, 4, sharey=True)
     places = [(rule, side) for rule in ("clip", "tv") for side in ("below", "above")]
     for letter, axes, (rule, side) in zip("abcd", panels, places, strict=True):

@@ -53,11 +53,11 @@ def command(draw: Callable[[Data], Drawn], arguments: Sequence[str] | None, desc
     data, stem = Data(given.data), given.out
     drawn = draw(data)
     style.save(drawn.figure, stem)
-    # Identifiers inside an SVG are random unless they are salted.
-    with matplotlib.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "none"}):
+    # Identifiers inside an SVG are random unless they are salted; text as paths needs no font of the reader.
+    with matplotlib.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "path"}):
         drawn.figure.savefig(stem.with_name(stem.name + ".svg"), metadata={"Date": None})
     sources = {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in data.used}
-    record = {"name": stem.name, "caption": drawn.caption, "data": sources}
+    record = {"name": stem.name, "caption": drawn.caption, "tables": sources, "command": "snakemake schematic"}
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     stem.with_name(stem.name + ".json").write_text(text, encoding="utf-8")
     return 0
