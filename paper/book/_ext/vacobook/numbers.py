@@ -1,0 +1,89 @@
+"""``{num}`` and ``{computed}``: numbers in prose, and prose that must wait for them."""
+
+from __future__ import annotations
+
+import difflib
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from vacobook import results
+
+
+class Number(nodes.inline):
+    """A number with the file it was read from."""
+
+
+class NumberRole(SphinxRole):
+    """``{num}`desk.vaco.lag16.iqm` ``: the text of that key in ``paper/numbers.json``."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """Look the key up; an unknown one is an error on this line, and errors fail the build."""
+        root = Path(self.config.vacobook_root)
+        self.env.note_dependency(str(root / "paper" / "numbers.json"))
+        known = results.load_numbers(root)
+        entry = (known or {}).get(self.text)
+        if entry is None:
+            near = difflib.get_close_matches(self.text, list(known or {}), n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            why = f"there is no number '{self.text}'" if known is not None else "paper/numbers.json is not computed"
+            message = self.inliner.reporter.error(f"{why}, but this text needs it{hint}", line=self.lineno)
+            return [nodes.inline(self.rawtext, self.text, classes=["number-missing"])], [message]
+        return [Number(self.rawtext, str(entry["text"]), source=f"{self.text}: {entry.get('source', '')}")], []
+
+
+class Computed(SphinxDirective):
+    """A passage that is shown once all that it names exists.
+
+    Its arguments are files (with a slash) or beginnings of keys in ``numbers.json``. Within the passage an unknown key
+    is an error as everywhere, so a passage cannot be half computed.
+    """
+
+    has_content = True
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the passage, or say what it waits for."""
+        root = Path(self.config.vacobook_root)
+        self.env.note_dependency(str(root / "paper" / "numbers.json"))
+        needed = self.arguments[0].split()
+        for name in needed:
+            if "/" in name:
+                self.env.note_dependency(str(root / name))
+        lacking = results.lacking(root, needed)
+        if lacking:
+            return [pending(f"This passage will state results that do not exist yet ({', '.join(lacking)}).")]
+        return self.parse_content_to_nodes(allow_section_headings=False)
+
+
+def pending(text: str) -> nodes.admonition:
+    """The notice in place of something that has not been computed."""
+    notice = nodes.admonition(classes=["note", "not-yet-computed"])
+    notice += nodes.title("", "Not yet computed")
+    notice += nodes.paragraph("", text)
+    return notice
+
+
+def _enter(translator: Any, node: Number) -> None:
+    translator.body.append(f'<span class="number" title="{escape(node["source"], quote=True)}">')
+
+
+def _leave(translator: Any, node: Number) -> None:
+    translator.body.append("</span>")
+
+
+def _nothing(translator: Any, node: Number) -> None:
+    """Other builders show the text alone."""
+
+
+def setup(app: Sphinx) -> None:
+    """Register the role and the directive."""
+    plain = (_nothing, _nothing)
+    app.add_node(Number, html=(_enter, _leave), latex=plain, text=plain)
+    app.add_role("num", NumberRole())
+    app.add_directive("computed", Computed)

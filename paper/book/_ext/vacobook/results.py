@@ -1,0 +1,168 @@
+"""What the workflow left behind: figures, tables and numbers with the files that say where they come from.
+
+Nothing here knows Sphinx, so that the tests can ask the same questions as the pages.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+DIGITS = 16  # of a sha256, shown
+
+
+class StaleError(Exception):
+    """A product was made from tables that have changed since."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A figure or table and its provenance.
+
+    Attributes:
+        name: path below ``paper/figures`` or ``paper/tables``, without suffix.
+        files: existing files of that name, by suffix.
+        sidecar: the JSON beside it, empty where there is none.
+    """
+
+    name: str
+    files: dict[str, Path]
+    sidecar: Json = field(default_factory=dict)
+
+
+def find(folder: Path, name: str) -> Product:
+    """Look for a product below a folder such as ``paper/figures``."""
+    stem = folder / name
+    files = {path.suffix[1:]: path for path in sorted(stem.parent.glob(f"{stem.name}.*")) if path.is_file()}
+    sidecar = json.loads(files["json"].read_text(encoding="utf-8")) if "json" in files else {}
+    return Product(name, files, sidecar)
+
+
+def check_sources(root: Path, sidecar: Json) -> None:
+    """Compare the tables on disk with those the product was made of.
+
+    Raises:
+        StaleError: a table is there with other content. One that is not there, as in a clone without the tier's
+            tables, is no contradiction.
+    """
+    for name, digest in sidecar.get("tables", {}).items():
+        path = root / name
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise StaleError(f"{name} has changed since this was made: run the workflow again")
+
+
+def command(product: Product) -> str:
+    """The command that makes a product: its own word for it, else the rule of its name in its tier."""
+    said = product.sidecar.get("command")
+    if said:
+        return " ".join(said) if isinstance(said, list) else str(said)
+    name, tier = Path(product.name).name, product.sidecar.get("tier") or Path(product.name).parent.name
+    return f"snakemake --config tier={tier} {name}"
+
+
+def provenance(root: Path, product: Product) -> list[tuple[str, str]]:
+    """Configuration, runs, seeds, steps and what is missing, as words.
+
+    Returns:
+        Label and text of every fact that the sidecar, or the summary of the tables it names, gives.
+    """
+    side = product.sidecar
+    summary = _summary(root, side)
+    facts = []
+    if "config_hash" in side:
+        facts.append(("configuration", str(side["config_hash"])[:DIGITS]))
+    if "runs" in side:
+        planned = side.get("planned_runs")
+        facts.append(("runs", f"{side['runs']:,}" + (f" of {planned:,} planned" if planned is not None else "")))
+    seeds = side.get("seeds") or _seeds(summary, side)
+    if seeds:
+        facts.append(("seeds", str(seeds) if isinstance(seeds, str | int) else ", ".join(str(seed) for seed in seeds)))
+    steps = side.get("steps") or summary.get("steps")
+    if steps:
+        facts.append(("steps a run", f"{steps:,}" if isinstance(steps, int) else str(steps)))
+    if side.get("tables"):
+        facts.append(("made from", ", ".join(f"{name} ({digest[:8]})" for name, digest in side["tables"].items())))
+    return facts
+
+
+def incomplete(sidecar: Json) -> str:
+    """One sentence on missing runs, or nothing."""
+    missing = len(sidecar.get("missing") or [])
+    if not missing:
+        return ""
+    return f"Incomplete: {missing:,} of {sidecar.get('planned_runs', missing):,} planned runs are not there yet."
+
+
+def _summary(root: Path, sidecar: Json) -> Json:
+    """The tier's summary, if it is among the tables of a sidecar and on disk."""
+    for name in sidecar.get("tables", {}):
+        if Path(name).name == "summary.json" and (root / name).is_file():
+            found: Json = json.loads((root / name).read_text(encoding="utf-8"))
+            return found
+    return {}
+
+
+def _seeds(summary: Json, sidecar: Json) -> list[int]:
+    grid = summary.get("grids", {}).get(sidecar.get("grid", "main"), {})
+    return list(grid.get("seeds", []))
+
+
+def rows(path: Path) -> list[list[str]]:
+    """The rows of a CSV file, the header first."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def load_numbers(root: Path) -> dict[str, Json] | None:
+    """``paper/numbers.json``, or None where it has not been computed."""
+    path = root / "paper" / "numbers.json"
+    if not path.is_file():
+        return None
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _parsed(path: Path, changed: int) -> dict[str, Json]:
+    numbers: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))
+    return numbers
+
+
+def lacking(root: Path, requirements: list[str]) -> list[str]:
+    """Which requirements of a passage are not met.
+
+    Args:
+        root: the repository.
+        requirements: a file, recognised by its slash; or the beginning of keys of numbers.json, in whole words.
+    """
+    numbers = load_numbers(root) or {}
+    return [
+        needed
+        for needed in requirements
+        if not ((root / needed).exists() if "/" in needed else any(_begins(key, needed) for key in numbers))
+    ]
+
+
+def _begins(key: str, prefix: str) -> bool:
+    return key == prefix or key.startswith(prefix.rstrip(".") + ".")
+
+
+FIGURE = re.compile(r"^\s*(?:```|:::+)\{result-figure\}\s+(\S+)", re.MULTILINE)
+IMAGE = re.compile(r"^\s*(?:```|:::+)\{(?:figure|image)\}\s+(\S+)|!\[[^\]]*\]\(([^)\s]+)\)", re.MULTILINE)
+
+
+def shown_files(page: Path, figures: Path) -> list[Path]:
+    """Every image file that a page's source shows, whether it exists or not."""
+    text = page.read_text(encoding="utf-8")
+    found = [figures / f"{match.group(1)}.png" for match in FIGURE.finditer(text)]
+    for match in IMAGE.finditer(text):
+        path = match.group(1) or match.group(2)
+        if "://" not in path:
+            found.append((page.parent / path).resolve())
+    return found
