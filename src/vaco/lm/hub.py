@@ -1,0 +1,58 @@
+"""Fetching from the hub without a minute of retries where there is no network, and never for local names."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Literal, TypeVar
+
+from vaco.errors import UserError
+
+_SECONDS = 10.0
+
+Fetched = TypeVar("Fetched")
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Keep the hub's clients off the network for a while, as their environment variable would for good."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def fetch(name: str, kind: Literal["model", "data set"], load: Callable[[], Fetched], instead: str) -> Fetched:
+    """Load from the hub's cache, or else from the hub.
+
+    Args:
+        name: hub id.
+        kind: what it names.
+        load: does it, through one of the hub's clients.
+        instead: what to do without a network, the end of the message's sentence.
+
+    Raises:
+        UserError: it is not in the cache, and the hub cannot be reached or does not have it.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        with offline():
+            return load()
+    except UserError:
+        raise
+    except Exception:  # of as many classes as below; what is wrong with the cache, the hub will mend or repeat
+        hub = HfApi()
+    try:
+        # Asked first because it gives up at once; the loaders below would retry for a minute and print each failure.
+        (hub.model_info if kind == "model" else hub.dataset_info)(name, timeout=_SECONDS)
+        return load()
+    except UserError:
+        raise
+    except Exception as error:  # of a dozen classes, from three packages, by the kind of failure
+        reason = type(error).__name__
+        raise UserError(f"the {kind} '{name}' cannot be fetched from the hub ({reason}): {instead}") from None
