@@ -128,7 +128,7 @@ JobAcctGatherParams=OverMemoryKill
 JobCompType=jobcomp/filetxt
 JobCompLoc=$DIR/completed.txt
 MinJobAge=3600
-KillWait=5
+KillWait=20
 OverTimeLimit=0
 ReturnToService=2
 NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$CPUS RealMemory=$memory State=UNKNOWN
@@ -183,6 +183,18 @@ stop() {
   within 10 gone "$1" || kill -9 "$number" 2>/dev/null || :
 }
 
+# A process of a job whose parent died first escapes from SLURM, which tracks them here by their parents, not by cgroups.
+sweep() {
+  local place
+  [ "${SLURM_CLUSTER_NAME:-}" != vaco ] || return 0 # or this script would be among them
+  for place in /proc/[0-9]*; do
+    if grep -qszxF SLURM_CLUSTER_NAME=vaco "$place/environ" &&
+      grep -qsz "^SLURM_WORKING_CLUSTER=vaco:127[.]0[.]0[.]1:26817:" "$place/environ"; then
+      kill -9 "${place#/proc/}" 2>/dev/null || :
+    fi
+  done
+}
+
 down() {
   allow_daemons
   if [ -e "$DIR/OURS" ]; then
@@ -192,6 +204,7 @@ down() {
       within 15 no_jobs || :
     fi
     stop slurmd; stop slurmctld; stop munged
+    sweep
     if ours; then rm -f "$CONF"; rmdir --ignore-fail-on-non-empty /etc/slurm; fi
     rm -rf "$DIR"
   fi

@@ -201,3 +201,19 @@ def test_without_root_the_reason_is_said(base: Path, place: Path) -> None:
         code, _, err = call(place, command, PATH=path)
         assert code == expected and err.count("\n") == 1 and "needs root" in err
     assert nothing_left(place)
+
+
+def test_what_escaped_from_a_job_ends_with_the_cluster(base: Path, place: Path) -> None:
+    assert call(place, "up")[0] == 0
+    mark = base / "escaped"
+    script = f"setsid sh -c 'echo $$ >{mark}; exec sleep 600' >/dev/null 2>&1 & while ! test -s {mark}; do :; done"
+    done = subprocess.run(
+        ["sbatch", "--wait", "--partition=test", "--output=/dev/null", f"--wrap={script}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    process = Path("/proc", mark.read_text().strip())
+    assert process.exists(), "SLURM ended it, so the test tests nothing"
+    assert call(place, "down")[0] == 0 and nothing_left(place)
+    until(lambda: not process.exists(), "the end of the process", 20)
