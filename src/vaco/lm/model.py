@@ -169,7 +169,7 @@ def _pretrained(name: str) -> LoadedModel:
         return _local(name, _smollm2_folder(), _SMOLLM2_FILE)
     if path.is_file() and path.suffix == ".gguf":
         return _local(name, str(path.parent), path.name)
-    if path.exists() or name.startswith((".", "/", "~")):
+    if (name and path.exists()) or name.startswith((".", "/", "~")):
         _check_folder(path)
         return _local(name, str(path), None)
     if _HUB_ID.fullmatch(name):

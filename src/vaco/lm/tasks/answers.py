@@ -12,12 +12,13 @@ from fractions import Fraction
 MARKER = "####"
 
 _LONGEST = 60  # characters of one number; Python refuses to convert digits by the thousand
+_LARGEST_EXPONENT = 99
 _PLAIN = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 _NUMBER = re.compile(
     r"(?:(?<![\w.])|(?=[$€£¥]))"  # neither the 2 of 'm2' nor a subtrahend's sign
     r"(?P<sign>[-+−])?(?:[$€£¥]\s?)?(?P<inner>[-−])?"
     r"(?P<run>\.?[0-9](?:[0-9.,]*[0-9])?)"
-    r"(?:[eE](?P<exponent>[-+]?[0-9]{1,2})(?![0-9])|(?P<mixed>\s+[0-9]+)?\s?/\s?(?P<below>[0-9]+))?"
+    r"(?:[eE](?P<exponent>[-+]?[0-9]+)|(?P<mixed>\s+[0-9]+)?\s?/\s?(?P<below>[0-9]+))?"
 )
 
 
@@ -55,6 +56,8 @@ def _value(match: re.Match[str]) -> Fraction | None:
     """The value of one match of `_NUMBER`; None if it is malformed."""
     run, mixed, below = match["run"], match["mixed"], match["below"]
     if len(match[0]) > _LONGEST or not _PLAIN.fullmatch(run) or (below and not int(below)):
+        return None
+    if match["exponent"] and abs(int(match["exponent"])) > _LARGEST_EXPONENT:
         return None
     value = Fraction(run.replace(",", ""))
     if match["exponent"]:
