@@ -59,13 +59,17 @@ os.environ.update(
 shell.prefix("trap : TERM; ")
 
 TABLES = f"{RESULTS}/tables"
-TIDY = [f"{TABLES}/{name}.parquet" for name in ("scores", "curves", "diagnostics")]
+TIDY = [
+    f"{TABLES}/{name}.parquet"
+    for name in ("scores", "curves", "diagnostics", "runs", "lags")
+]
 TIDY += [f"{TABLES}/{name}.json" for name in ("configs", "summary")]
 ESTIMATED = (
     "aggregates",
     "iqm_curves",
     "profiles",
     "improvement",
+    "separation",
     "task_scores",
     "task_curves",
 )

@@ -9,11 +9,37 @@ FIGURE_TABLES = {
     "diagnostics": ["diagnostics.parquet"],
     "profiles": ["profiles.parquet"],
     "improvement": ["improvement.parquet"],
+    "rank_stability": ["improvement.parquet", "separation.parquet"],
+    "constraint": ["runs.parquet", "lags.parquet"],
 }
+# A figure of a study is drawn for the tiers that have the study.
+STUDY_FIGURES = {
+    "factorial": {
+        "factorial": ["task_scores.parquet", "aggregates.parquet"],
+        "cost": ["runs.parquet", "aggregates.parquet"],
+    },
+    "sensitivity": {"sensitivity": ["task_scores.parquet", "runs.parquet"]},
+    "forward_lag": {"forward_lag": ["task_scores.parquet", "runs.parquet"]},
+}
+for study, figures in STUDY_FIGURES.items():
+    if study in TIER.grids:
+        FIGURE_TABLES |= figures
+
 TYPESET_TABLES = {
     "hyperparameters": ["configs.json"],
     "score_table": ["task_scores.parquet"],
 }
+# Published results are shown beside those of a tier that trains for as long.
+PUBLISHED = "config/published.yaml"
+if yaml.safe_load(Path(PUBLISHED).read_text(encoding="utf-8"))["steps"] == TIER.steps:
+    TYPESET_TABLES["published"] = ["task_scores.parquet"]
+
+# What a command reads beside tables, as option and file. Benchmarks are measured by hand, so they may be missing.
+BENCHMARKS = "benchmarks/results"
+FURTHER = {"published": {"--published": PUBLISHED}}
+if Path(f"{BENCHMARKS}/throughput.json").is_file():
+    FURTHER["cost"] = {"--benchmark": f"{BENCHMARKS}/throughput.json"}
+
 FIGURE_FILES = expand(
     f"{FIGURES}/{{name}}.{{suffix}}", name=FIGURE_TABLES, suffix=["pdf", "png", "json"]
 )
@@ -22,13 +48,36 @@ TABLE_FILES = expand(
     name=TYPESET_TABLES,
     suffix=["csv", "md", "tex", "json"],
 )
+# The README of the results, and the numbers that stand in prose: those of one tier only, so that making another does
+# not change them.
+NUMBERS, NUMBERS_TIER = "paper/numbers.json", "desk"
+PROSE_FILES = [f"{RESULTS}/README.md"]
+if TIER.name == NUMBERS_TIER:
+    PROSE_FILES.append(NUMBERS)
+
+
+def reads(name, tables):
+    """The files that a figure or typeset table is made from."""
+    return [f"{TABLES}/{table}" for table in ("summary.json", *tables)] + [
+        *FURTHER.get(name, {}).values()
+    ]
+
+
+def options(name):
+    """The options that name the files beside tables."""
+    return [word for pair in FURTHER.get(name, {}).items() for word in pair]
+
+
+def settled(path):
+    """A table that is there is taken as it is when only redrawing: in a fresh clone file times mean nothing."""
+    return ancient(path) if config["redraw_only"] else path
 
 
 rule estimates:
     input:
-        scores=f"{TABLES}/scores.parquet",
-        curves=f"{TABLES}/curves.parquet",
-        summary=f"{TABLES}/summary.json",
+        scores=settled(f"{TABLES}/scores.parquet"),
+        curves=settled(f"{TABLES}/curves.parquet"),
+        summary=settled(f"{TABLES}/summary.json"),
     output:
         ESTIMATES,
     log:
@@ -56,7 +105,7 @@ for figure, read in FIGURE_TABLES.items():
         name:
             figure
         input:
-            [f"{TABLES}/{table}" for table in ("summary.json", *read)],
+            reads(figure, read),
         output:
             pdf=f"{FIGURES}/{figure}.pdf",
             png=report(
@@ -77,10 +126,12 @@ for figure, read in FIGURE_TABLES.items():
         params:
             module=figure,
             tables=tables_read,
+            options=options(figure),
             stem=stem,
             source=report_hash(figure),
         shell:
-            "python -m vaco.report.{params.module} --tables {params.tables:q} --out {params.stem:q} > {log:q} 2>&1"
+            "python -m vaco.report.{params.module} --tables {params.tables:q} --out {params.stem:q}"
+            " {params.options:q} > {log:q} 2>&1"
 
 
 for table, read in TYPESET_TABLES.items():
@@ -89,7 +140,7 @@ for table, read in TYPESET_TABLES.items():
         name:
             table
         input:
-            [f"{TABLES}/{part}" for part in ("summary.json", *read)],
+            reads(table, read),
         output:
             csv=report(
                 f"{PAPER_TABLES}/{table}.csv",
@@ -111,7 +162,61 @@ for table, read in TYPESET_TABLES.items():
         params:
             module=table,
             tables=tables_read,
+            options=options(table),
             stem=stem,
             source=report_hash(table),
         shell:
-            "python -m vaco.report.{params.module} --tables {params.tables:q} --out {params.stem:q} > {log:q} 2>&1"
+            "python -m vaco.report.{params.module} --tables {params.tables:q} --out {params.stem:q}"
+            " {params.options:q} > {log:q} 2>&1"
+
+
+rule tier_readme:
+    input:
+        summary=f"{TABLES}/summary.json",
+        runs=f"{TABLES}/runs.parquet",
+    output:
+        f"{RESULTS}/README.md",
+    log:
+        f"logs/{TIER.name}/readme.log",
+    conda:
+        "../envs/vaco.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        tables=tables_read,
+        source=report_hash("tier_readme"),
+    shell:
+        "python -m vaco.report.tier_readme --tables {params.tables:q} --out {output:q} > {log:q} 2>&1"
+
+
+if TIER.name == NUMBERS_TIER:
+    # Only files that are there are read: a number without its file is said not to be measured yet.
+    FURTHER_NUMBERS = [
+        str(path)
+        for folder in ("results/theory", BENCHMARKS)
+        for path in sorted(Path(folder).glob("*.json"))
+    ]
+
+    rule numbers:
+        input:
+            TIDY + ESTIMATES,
+            further=FURTHER_NUMBERS,
+        output:
+            NUMBERS,
+        log:
+            "logs/numbers.log",
+        conda:
+            "../envs/vaco.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            tables=tables_read,
+            benchmarks=BENCHMARKS,
+            source=report_hash("numbers"),
+        shell:
+            "python -m vaco.report.numbers --tables {params.tables:q} --theory results/theory"
+            " --benchmarks {params.benchmarks:q} --out {output:q} > {log:q} 2>&1"

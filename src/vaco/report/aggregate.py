@@ -9,10 +9,13 @@ Writes below `--out`:
 * `curves.parquet`: one row a run and evaluation point;
 * `diagnostics.parquet`: lag, filter and optimiser diagnostics over training, averaged over at most 100 equal stretches
   of training a run, float32;
+* `runs.parquet`: one row a run: its phases condensed, its cost, and where and when it was made;
+* `lags.parquet`: quantiles over the phases of every run of the lag at the end of a phase;
 * `configs.json`: the hyper-parameters behind every name;
-* `summary.json`: scale, references of the normalisation, what is missing, warnings, versions.
+* `summary.json`: scale, references of the normalisation, progress, what is missing, warnings, versions.
 
 Scores are normalised for each task: 0 is the uniformly random policy, 1 the tier's own synchronous PPO (`ppo`, K = 1).
+While the tier is incomplete, a task on which no synchronous PPO is finished has no scores yet (NaN).
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ import pandas as pd
 
 from vaco.errors import UserError
 from vaco.report.command import run_command
+from vaco.report.facts import labels, lags_table, runs_table
 from vaco.report.plan import Cell, Plan, read_plan
 from vaco.report.runs import Run, check_mixture, configurations, find_runs
 from vaco.report.stats import area_under_curve, normalise
@@ -65,8 +69,16 @@ DIAGNOSTICS = (
 )
 
 
-def references(plan: Plan, runs: Sequence[Run], root: Path) -> dict[str, dict[str, float]]:
+def references(
+    plan: Plan, runs: Sequence[Run], root: Path, *, allow_missing: bool = False
+) -> dict[str, dict[str, float]]:
     """The two returns that define 0 and 1 on every task.
+
+    Args:
+        plan: what the tier asks for.
+        runs: its finished runs.
+        root: `results/<tier>`.
+        allow_missing: a task without a finished synchronous PPO gets NaN for it, and so no scores.
 
     Returns:
         By environment: `random`, `random_error` (standard error), `random_episodes`, `ppo`, `ppo_error`, `ppo_seeds`.
@@ -85,7 +97,7 @@ def references(plan: Plan, runs: Sequence[Run], root: Path) -> dict[str, dict[st
             for run in runs
             if (run.cell.env, run.cell.name, run.cell.lag) == (env, REFERENCE, 1)
         ]
-        if not finals:
+        if not finals and not allow_missing:
             raise UserError(
                 f"the tier '{plan.tier}' has no finished synchronous PPO (ppo, K = 1) on {env}, by which scores are "
                 "normalised: add 'ppo' to its algorithms and 1 to its capacities, or run it"
@@ -94,7 +106,7 @@ def references(plan: Plan, runs: Sequence[Run], root: Path) -> dict[str, dict[st
             "random": float(measured["mean"]),
             "random_error": float(measured["std"]) / math.sqrt(measured["episodes"]),
             "random_episodes": int(measured["episodes"]),
-            "ppo": float(np.mean(finals)),
+            "ppo": float(np.mean(finals)) if finals else math.nan,
             "ppo_error": float(np.std(finals, ddof=1) / math.sqrt(len(finals))) if len(finals) > 1 else math.nan,
             "ppo_seeds": len(finals),
         }
@@ -105,6 +117,8 @@ def weak_references(found: dict[str, dict[str, float]]) -> list[str]:
     """Warn of tasks on which the distance from 0 to 1 is within twice its own standard error."""
     warnings = []
     for env, ref in found.items():
+        if not ref["ppo_seeds"]:
+            warnings.append(f"On {env} no synchronous PPO is finished, so its runs have no normalised score yet.")
         error = math.hypot(ref["random_error"], 0.0 if math.isnan(ref["ppo_error"]) else ref["ppo_error"])
         if ref["ppo"] - ref["random"] < 2 * error:
             warnings.append(
@@ -112,12 +126,6 @@ def weak_references(found: dict[str, dict[str, float]]) -> list[str]:
                 f"({ref['random']:.4g}): normalised scores of this task are mostly noise."
             )
     return warnings
-
-
-def _labels(run: Run) -> dict[str, Any]:
-    cell = run.cell
-    algorithm = run.manifest["identity"]["algorithm"]
-    return {"env": cell.env, "name": cell.name, "algorithm": algorithm, "lag": cell.lag, "seed": cell.seed}
 
 
 def curves_table(runs: Sequence[Run], found: dict[str, dict[str, float]]) -> pd.DataFrame:
@@ -137,8 +145,10 @@ def curves_table(runs: Sequence[Run], found: dict[str, dict[str, float]]) -> pd.
                 f"{run.folder} was evaluated at other steps than {runs[0].folder}: delete it and run it again"
             )
         ref = found[run.cell.env]
-        scores = normalise(evals["mean"], random=ref["random"], reference=ref["ppo"], task=run.cell.env)
-        frame = pd.DataFrame(_labels(run), index=evals.index)
+        scores = np.full(len(evals), np.nan)
+        if ref["ppo_seeds"]:
+            scores = normalise(evals["mean"], random=ref["random"], reference=ref["ppo"], task=run.cell.env)
+        frame = pd.DataFrame(labels(run), index=evals.index)
         frame["grid_steps"] = steps.astype(np.int64)
         for column in ("mean", "std", "deterministic_mean"):
             frame[column] = evals[column].astype(np.float64)
@@ -152,11 +162,11 @@ def scores_table(runs: Sequence[Run], curves: pd.DataFrame) -> pd.DataFrame:
     by_run = dict(tuple(curves.groupby(KEYS, sort=False)))
     rows = []
     for run in runs:
-        labels = _labels(run)
-        curve = by_run[tuple(labels.values())]
+        key = labels(run)
+        curve = by_run[tuple(key.values())]
         last = curve.iloc[-1]
         rows.append(
-            labels
+            key
             | {
                 "final": last["mean"],
                 "final_deterministic": last["deterministic_mean"],
@@ -195,12 +205,42 @@ def diagnostics_table(runs: Sequence[Run], plan: Plan) -> pd.DataFrame:
     frames = []
     for run in runs:
         frame = thin(run.table("phases"), plan.steps)
-        for position, (key, value) in enumerate(_labels(run).items()):
+        for position, (key, value) in enumerate(labels(run).items()):
             frame.insert(position, key, value)
         for setting in ("delta", "clip"):
             frame[setting] = np.float32(run.manifest["config"].get(setting, np.nan))
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def progress(plan: Plan, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """How far every grid is.
+
+    Returns:
+        By grid: `planned` and `finished` runs; `cells` (task, name, K) and how many are `empty`; the `fewest` and
+        `most` seeds of a cell; `seeds`, the finished and planned runs of every seed.
+    """
+    done = {run.cell for run in runs}
+    found = {}
+    for name, grid in plan.grids.items():
+        cells: dict[tuple[str, str, int], int] = {}
+        seeds = {str(seed): [0, 0] for seed in grid.seeds}
+        for cell in grid.cells():
+            key = (cell.env, cell.name, cell.lag)
+            cells[key] = cells.get(key, 0) + (cell in done)
+            seeds[str(cell.seed)][0] += cell in done
+            seeds[str(cell.seed)][1] += 1
+        counts = list(cells.values())
+        found[name] = {
+            "planned": len(grid.cells()),
+            "finished": sum(counts),
+            "cells": len(counts),
+            "empty": counts.count(0),
+            "fewest": min(counts),
+            "most": max(counts),
+            "seeds": seeds,
+        }
+    return found
 
 
 def _summary(
@@ -221,6 +261,7 @@ def _summary(
         "config_hash": plan.config_hash,
         "runs": len(runs),
         "planned_runs": len(plan.cells()),
+        "progress": progress(plan, runs),
         "missing": [cell.folder for cell in missing],
         "warnings": warnings,
         "references": {
@@ -252,7 +293,7 @@ def aggregate(plan: Plan, root: Path, out: Path, *, allow_missing: bool = False)
     runs, missing = find_runs(plan, root, allow_missing=allow_missing)
     warnings = check_mixture(runs)
     configs = configurations(runs)
-    found = references(plan, runs, root)
+    found = references(plan, runs, root, allow_missing=allow_missing)
     warnings += weak_references(found)
     curves = curves_table(runs, found)
     out.mkdir(parents=True, exist_ok=True)
@@ -263,6 +304,8 @@ def aggregate(plan: Plan, root: Path, out: Path, *, allow_missing: bool = False)
     write_table(scores_table(runs, curves), out / "scores.parquet")
     write_table(curves, out / "curves.parquet")
     write_table(diagnostics, out / "diagnostics.parquet")
+    write_table(runs_table(runs), out / "runs.parquet")
+    write_table(lags_table(runs), out / "lags.parquet")
     write_json(configs, out / "configs.json")
     write_json(_summary(plan, runs, missing, found, warnings), out / "summary.json")
 
@@ -270,13 +313,13 @@ def aggregate(plan: Plan, root: Path, out: Path, *, allow_missing: bool = False)
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write parquet, small and the same bytes for the same table."""
     floats = [str(column) for column, kind in table.dtypes.items() if kind.kind == "f"]
-    labels = [str(column) for column in table.columns if column not in floats]
+    others = [str(column) for column in table.columns if column not in floats]
     table.to_parquet(
         path,
         index=False,
         compression="zstd",
         compression_level=12,
-        use_dictionary=labels,
+        use_dictionary=others,
         use_byte_stream_split=floats,
     )
 

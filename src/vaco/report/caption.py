@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from vaco.report.stats import CONFIDENCE
+from vaco.report.tables import MAIN
 
 PAPER_STEPS = 100_000_000
 PAPER_SEEDS = 10
@@ -14,24 +17,33 @@ EVIDENCE_STEPS = 500_000
 EVIDENCE_SEEDS = 3
 
 
-def scale(summary: Mapping[str, Any], grid: str = "main") -> str:
-    """The tier, its length, seeds, tasks and capacities, and what that is worth."""
+def scale(summary: Mapping[str, Any], grid: str = MAIN) -> str:
+    """The tier, its length, seeds, tasks and capacities, how far it is, and what that is worth."""
     chosen = summary["grids"][grid]
     seeds, tasks = len(chosen["seeds"]), chosen["environments"]
     capacities = ", ".join(str(lag) for lag in chosen["capacities"])
+    progress = (summary.get("progress") or {}).get(grid)
+    study = "" if grid == MAIN else f", study '{grid}'"
     text = (
-        f"Tier '{summary['tier']}': {summary['steps']:,} environment steps a run, {_count(seeds, 'seed')}, "
+        f"Tier '{summary['tier']}'{study}: {summary['steps']:,} environment steps a run, {_count(seeds, 'seed')}, "
         f"{_count(len(tasks), 'task')} ({', '.join(tasks)}), buffer capacity K in {{{capacities}}}."
     )
+    if progress and progress["finished"] < progress["planned"]:
+        seeds = progress["fewest"]
+        text += (
+            f" So far {progress['finished']} of these {progress['planned']} runs are finished, {seeds} to "
+            f"{progress['most']} seeds a cell; {progress['empty']} of {progress['cells']} cells are empty."
+        )
     return f"{text} {_worth(summary['steps'], seeds)}".rstrip()
 
 
 def _worth(steps: int, seeds: int) -> str:
-    if steps < EVIDENCE_STEPS or seeds < EVIDENCE_SEEDS:
+    if steps < EVIDENCE_STEPS:
         return "This is a check of the machinery, not evidence about the methods."
-    if steps < PAPER_STEPS or seeds < PAPER_SEEDS:
-        return f"The paper used {PAPER_STEPS // 10**6}M steps and {PAPER_SEEDS} seeds."
-    return ""
+    text = f"The paper used {PAPER_STEPS // 10**6}M steps and {PAPER_SEEDS} seeds."
+    if seeds < EVIDENCE_SEEDS:
+        return f"With fewer than {EVIDENCE_SEEDS} seeds in some cells, single differences are no evidence. {text}"
+    return text if steps < PAPER_STEPS or seeds < PAPER_SEEDS else ""
 
 
 def normalisation(summary: Mapping[str, Any]) -> str:
@@ -47,24 +59,38 @@ def normalisation(summary: Mapping[str, Any]) -> str:
     )
 
 
-def stratified(summary: Mapping[str, Any], repetitions: int, *, runs: int, drawn: str = "bars") -> str:
-    """What an interval over runs and tasks is."""
-    if runs < 2:
-        return f"With one run a task no interval is defined, and no {drawn} are drawn."
-    return (
-        f"{drawn.capitalize()}: {CONFIDENCE:.0%} percentile intervals of a stratified bootstrap ({repetitions:,} "
-        "resamples): runs are resampled within each task, tasks are kept."
-    )
+def stratified(table: pd.DataFrame, *, drawn: str = "bars") -> str:
+    """What an interval over runs and tasks is.
+
+    Args:
+        table: the estimates drawn, with `runs` and `repetitions`.
+        drawn: what shows the interval.
+    """
+    method = "runs are resampled within each task, tasks are kept"
+    return _interval(table, f"of a stratified bootstrap ({{}} resamples): {method}", drawn)
 
 
-def over_seeds(repetitions: int, *, runs: int, drawn: str = "bands") -> str:
-    """What an interval over the seeds of one task is."""
-    if runs < 2:
+def over_seeds(table: pd.DataFrame, *, drawn: str = "bands") -> str:
+    """What an interval over the seeds of one task is; see `stratified`."""
+    return _interval(table, "of a bootstrap of the mean over seeds ({} resamples)", drawn)
+
+
+def _interval(table: pd.DataFrame, kind: str, drawn: str) -> str:
+    if table.empty:
+        return "No cell is finished yet."
+    fewest, most = int(table["runs"].min()), int(table["runs"].max())
+    if most < 2:
         return f"With one seed no interval is defined, and no {drawn} are drawn."
-    return (
-        f"{drawn.capitalize()}: {CONFIDENCE:.0%} percentile bootstrap intervals of the mean over seeds "
-        f"({repetitions:,} resamples)."
-    )
+    text = f"{drawn.capitalize()}: {CONFIDENCE:.0%} percentile intervals {kind.format(_thousands(table))}."
+    if fewest < 2:
+        text += f" Where a single seed is finished no interval is defined, and a point stands without {drawn}."
+    if most < EVIDENCE_SEEDS:
+        text += " Intervals of two seeds are too narrow to be trusted."
+    return text
+
+
+def _thousands(table: pd.DataFrame) -> str:
+    return f"{int(table['repetitions'].iloc[0]):,}"
 
 
 def caveats(summary: Mapping[str, Any]) -> str:

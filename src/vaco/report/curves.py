@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
-from vaco.report.panels import label_start, over_training, wide_last_column
+from vaco.report.panels import count, label_start, over_training, wide_last_column
 from vaco.report.product import Drawn, figure_command
 from vaco.report.tables import Tables, drawn_last
 
@@ -31,6 +31,7 @@ def draw(tables: Tables) -> Drawn:
             at = over_training(axes, rows, names, steps, tables.methods, room=room if last else 0.0, mark=0.85)
             if last:
                 ends[axes] = at
+            count(axes, rows)
             if row == 0:
                 axes.set_title(f"K = {lag}", loc="left")
             if row == len(tasks) - 1:
@@ -45,7 +46,8 @@ def draw(tables: Tables) -> Drawn:
         "Return of the stochastic policy during training, not normalised: mean over seeds, a row a task and a column "
         "a buffer capacity K; labels stand at the last column.",
         caption.scale(tables.summary),
-        caption.over_seeds(int(table["repetitions"].iloc[0]), runs=int(table["runs"].min())),
+        caption.over_seeds(table),
+        "n counts seeds.",
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

@@ -13,7 +13,8 @@ from vaco.errors import UserError
 from vaco.report.aggregate import aggregate
 from vaco.report.plan import read_plan
 
-TIDY = ("scores.parquet", "curves.parquet", "diagnostics.parquet", "configs.json", "summary.json")
+_NAMES = ("scores", "curves", "diagnostics", "runs", "lags")
+TIDY = (*(f"{name}.parquet" for name in _NAMES), "configs.json", "summary.json")
 # Descriptions of the same results in other words are no difference.
 _PROSE = ("description", "meanings", "warnings")
 

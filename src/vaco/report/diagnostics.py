@@ -13,7 +13,7 @@ import pandas as pd
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
-from vaco.report.panels import label_start, over_training, wide_last_column
+from vaco.report.panels import count, label_start, over_training, wide_last_column
 from vaco.report.product import Drawn, figure_command
 from vaco.report.tables import Tables, drawn_last
 
@@ -36,11 +36,19 @@ def quartiles(table: pd.DataFrame, value: str) -> pd.DataFrame:
         `name`, `progress`, `point`, `low`, `high`; stretches in which no run has a value are left out.
     """
     present = table[np.isfinite(table[value])]
+    if present.empty:
+        return pd.DataFrame(columns=["name", "progress", "point", "low", "high"]).astype({"point": np.float64})
     groups = present.groupby(["name", "stretch"], sort=False)
     spread = groups[value].quantile([0.25, 0.5, 0.75]).unstack()
     spread.columns = pd.Index(["low", "point", "high"])
     table_of_medians: pd.DataFrame = spread.join(groups["progress"].mean()).reset_index()
     return table_of_medians
+
+
+def runs_of(table: pd.DataFrame) -> pd.DataFrame:
+    """How many runs, over tasks and seeds, stand behind every name."""
+    runs = table.drop_duplicates(["name", "env", "seed"]).groupby("name").size()
+    return runs.rename("runs").reset_index()
 
 
 def draw(tables: Tables) -> Drawn:
@@ -76,6 +84,7 @@ def draw(tables: Tables) -> Drawn:
                 ends[axes] = at
             if row == 0:
                 axes.set_title(f"K = {lag}", loc="left")
+            count(axes, runs_of(table[table["lag"] == lag].dropna(subset=[value])))
             if row == len(ROWS) - 1:
                 axes.set_xlabel("environment steps")
             if column == 0:
@@ -87,9 +96,9 @@ def draw(tables: Tables) -> Drawn:
     listed = ", ".join(f"{threshold:g}" for threshold in thresholds)
     text = caption.joined(
         "Lag and filtering during training, a row a quantity and a column a buffer capacity K; labels stand at the "
-        "last column. Lines: median over runs (tasks and seeds together); bands: quartiles over runs, not confidence "
-        "intervals. Backward lag is measured before the first gradient step of a phase, forward lag after the last "
-        "step; the TV the filter saw is the phase's mean of what its trigger compared with the threshold.",
+        "last column. Lines: median over the n runs (tasks and seeds together); bands: quartiles over runs, not "
+        "confidence intervals. Backward lag is measured before the first gradient step of a phase, forward lag after "
+        "the last step; the TV the filter saw is the phase's mean of what its trigger compared with the threshold.",
         f"Dashed line: the threshold δ/2 = {listed} of the TV filters." if listed else "",
         "Gradients kept counts samples whose policy gradient the method's own filter or clip left in; the share with "
         "|ρ − 1| > ε is measured for every method alike, whether it clips or not; the effective sample size is that "

@@ -4,13 +4,15 @@ Reads `scores.parquet`, `curves.parquet` and `summary.json`, and writes beside t
 
 * `aggregates.parquet`: a grid, name and K: median, IQM, mean, optimality gap of the final scores, IQM of the area
   under the curve;
-* `iqm_curves.parquet`: the IQM at every evaluation point;
-* `profiles.parquet`: performance profiles;
-* `improvement.parquet`: probability that one name's run beats another's, at the same K;
-* `task_scores.parquet`, `task_curves.parquet`: a task, name and K: the mean over seeds.
+* `iqm_curves.parquet`: the IQM at every evaluation point, of the tier's own grid;
+* `profiles.parquet`: performance profiles, of the tier's own grid;
+* `improvement.parquet`: probability that one name's run beats another's, at the same K, of the tier's own grid;
+* `separation.parquet`: how many seeds the observed variance would need to tell two names apart, likewise;
+* `task_scores.parquet`: a grid, task, name and K: the mean over the grid's seeds;
+* `task_curves.parquet`: a task, name and K: the mean over seeds.
 
 Every row has `point`, `low`, `high` (NaN where a single seed leaves the interval undefined) and the number of runs and
-tasks behind it. `vaco.report.stats` says what is resampled.
+tasks behind it. What no finished run can fill has no row. `vaco.report.stats` says what is resampled.
 """
 
 from __future__ import annotations
@@ -28,10 +30,14 @@ import pandas as pd
 from vaco.report import stats
 from vaco.report.aggregate import write_table
 from vaco.report.command import run_command
+from vaco.report.power import separation
 from vaco.report.stats import Array, Interval
+from vaco.report.tables import MAIN
 
 THRESHOLDS = 101
 Row = dict[str, Any]
+ENDS = ["point", "low", "high"]
+BEHIND = ["runs", "tasks"]
 
 
 def score_matrix(table: pd.DataFrame, value: str, tasks: Sequence[str]) -> tuple[Array, list[int]]:
@@ -46,6 +52,8 @@ def score_matrix(table: pd.DataFrame, value: str, tasks: Sequence[str]) -> tuple
         The matrix and its seeds. A seed that is missing on some task is left out on all of them, so that every task
         has the same weight; `aggregate` records which runs are missing.
     """
+    if table.empty:
+        return np.empty((0, len(tasks))), []
     wide = table.pivot(index="seed", columns="env", values=value).reindex(columns=list(tasks)).dropna()
     return wide.to_numpy(dtype=np.float64), [int(seed) for seed in wide.index]
 
@@ -81,9 +89,11 @@ class Estimator:
     def _interval(self, scores: Any, statistic: Any) -> Interval:
         return stats.interval(scores, statistic, seed=self._seed, repetitions=self._repetitions)
 
-    def _cells(self) -> Iterator[tuple[str, str, int, list[str], list[int]]]:
-        """Every grid, name and K, with the tasks and seeds of the grid."""
+    def _cells(self, only: str | None = None) -> Iterator[tuple[str, str, int, list[str], list[int]]]:
+        """Every grid (or one), name and K, with the tasks and seeds of the grid."""
         for grid_name, grid in self.grids.items():
+            if only not in (None, grid_name):
+                continue
             for lag in grid["capacities"]:
                 for name in grid["algorithms"]:
                     yield grid_name, name, lag, grid["environments"], grid["seeds"]
@@ -94,9 +104,9 @@ class Estimator:
         chosen = (table["name"] == name) & (table["lag"] == lag) & table["env"].isin(tasks) & table["seed"].isin(seeds)
         return table[chosen]
 
-    def matrices(self, value: str) -> Iterator[tuple[Row, Array]]:
-        """Score matrices of every grid, name and K that has at least one seed on all its tasks."""
-        for grid, name, lag, tasks, seeds in self._cells():
+    def matrices(self, value: str, only: str | None = None) -> Iterator[tuple[Row, Array]]:
+        """Score matrices of every grid (or one), name and K that has at least one seed on all its tasks."""
+        for grid, name, lag, tasks, seeds in self._cells(only):
             matrix, kept = score_matrix(self._rows(self.scores, name, lag, tasks, seeds), value, tasks)
             if kept:
                 yield {"grid": grid, "name": name, "lag": lag, "runs": len(kept), "tasks": len(tasks)}, matrix
@@ -110,14 +120,14 @@ class Estimator:
         for key, matrix in self.matrices("auc"):
             found = self._interval(matrix, lambda scores: stats.iqm(scores)[None])
             rows.append(key | {"metric": "auc_iqm"} | _ends(found, 0))
-        return pd.DataFrame(rows)
+        return _frame(rows, ["grid", "name", "lag", *BEHIND, "metric", *ENDS])
 
     def iqm_curves(self) -> pd.DataFrame:
         """The IQM of the normalised return at every evaluation point."""
         rows: list[Row] = []
-        for grid, name, lag, tasks, seeds in self._cells():
+        for grid, name, lag, tasks, seeds in self._cells(MAIN):
             table = self._rows(self.curves, name, lag, tasks, seeds)
-            if table.empty:
+            if table["score"].isna().all():
                 continue
             matrix, steps = curve_matrix(table, tasks)
             if not len(matrix):
@@ -125,43 +135,52 @@ class Estimator:
             key = {"grid": grid, "name": name, "lag": lag, "runs": len(matrix), "tasks": len(tasks)}
             found = self._interval(matrix, stats.iqm)
             rows += [key | {"grid_steps": int(step)} | _ends(found, i) for i, step in enumerate(steps)]
-        return pd.DataFrame(rows)
+        return _frame(rows, ["grid", "name", "lag", *BEHIND, "grid_steps", *ENDS])
 
     def profiles(self) -> pd.DataFrame:
         """The share of runs above each of `THRESHOLDS` equally spaced scores that span the grid's runs."""
-        matrices = list(self.matrices("score"))
-        spans = {grid: _span([m for key, m in matrices if key["grid"] == grid]) for grid in self.grids}
+        matrices = list(self.matrices("score", MAIN))
+        thresholds = np.linspace(*_span([matrix for _, matrix in matrices]), THRESHOLDS)
         rows: list[Row] = []
         for key, matrix in matrices:
-            thresholds = np.linspace(*spans[key["grid"]], THRESHOLDS)
-            found = self._interval(matrix, lambda scores, at=thresholds: stats.exceedance(scores, at))
+            found = self._interval(matrix, lambda scores: stats.exceedance(scores, thresholds))
             rows += [key | {"threshold": float(t)} | _ends(found, i) for i, t in enumerate(thresholds)]
-        return pd.DataFrame(rows)
+        return _frame(rows, ["grid", "name", "lag", *BEHIND, "threshold", *ENDS])
 
     def improvement(self) -> pd.DataFrame:
         """P(X > Y) for every ordered pair of names of a grid at the same K; P(Y > X) = 1 − P(X > Y)."""
         rows: list[Row] = []
-        matrices = list(self.matrices("score"))
-        for (x_key, x), (y_key, y) in combinations(matrices, 2):
-            if (x_key["grid"], x_key["lag"]) != (y_key["grid"], y_key["lag"]):
+        for (x_key, x), (y_key, y) in combinations(list(self.matrices("score", MAIN)), 2):
+            if x_key["lag"] != y_key["lag"]:
                 continue
             found = self._interval((x, y), lambda a, b: np.array([stats.improvement(a, b)]))
             key = {k: x_key[k] for k in ("grid", "lag", "tasks")} | {"runs": min(x_key["runs"], y_key["runs"])}
             rows.append(key | {"name": x_key["name"], "opponent": y_key["name"]} | _ends(found, 0))
             mirrored = Interval(1 - found.point, 1 - found.high, 1 - found.low)
             rows.append(key | {"name": y_key["name"], "opponent": x_key["name"]} | _ends(mirrored, 0))
-        columns = ["grid", "lag", "tasks", "runs", "name", "opponent", "point", "low", "high"]
-        return pd.DataFrame(rows, columns=columns)
+        return _frame(rows, ["grid", "lag", *BEHIND, "name", "opponent", *ENDS])
+
+    def separation(self) -> pd.DataFrame:
+        """How many seeds would tell two names of the tier's own grid apart; see `vaco.report.power`."""
+        return separation(self.scores, self.grids[MAIN])
 
     def task_scores(self) -> pd.DataFrame:
-        """A task, name and K: means over seeds of final return, normalised score and area under the curve."""
+        """A grid, task, name and K: means over seeds of final return, normalised score and area under the curve."""
         rows: list[Row] = []
-        for (env, name, lag), group in self.scores.groupby(["env", "name", "lag"], sort=False):
-            matrix = group[["final", "score", "auc"]].to_numpy(dtype=np.float64)[:, None, :]
-            found = self._interval(matrix, _mean_over_runs)
-            key = {"env": env, "name": name, "lag": lag, "runs": len(group), "tasks": 1}
-            rows += [key | {"metric": m} | _ends(found, i) for i, m in enumerate(("final", "score", "auc"))]
-        return pd.DataFrame(rows)
+        metrics = ["final", "score", "auc"]
+        for grid, name, lag, tasks, seeds in self._cells():
+            for env in tasks:
+                group = self._rows(self.scores, name, lag, [env], seeds)
+                if group.empty:
+                    continue
+                values = group[metrics].to_numpy(dtype=np.float64)
+                known = np.isfinite(values).all(axis=0)
+                # A task without its reference has returns but no scores yet.
+                found = self._interval(np.where(known, values, 0.0)[:, None, :], _mean_over_runs)
+                found = Interval(*(np.where(known, part, np.nan) for part in found))
+                key = {"grid": grid, "env": env, "name": name, "lag": lag, "runs": len(group), "tasks": 1}
+                rows += [key | {"metric": m} | _ends(found, i) for i, m in enumerate(metrics)]
+        return _frame(rows, ["grid", "env", "name", "lag", *BEHIND, "metric", *ENDS])
 
     def task_curves(self) -> pd.DataFrame:
         """A task, name and K: mean over seeds of the return (not normalised) at every evaluation point."""
@@ -172,6 +191,12 @@ class Estimator:
             key = {"env": env, "name": name, "lag": lag, "runs": len(wide), "tasks": 1}
             rows += [key | {"grid_steps": int(step)} | _ends(found, i) for i, step in enumerate(wide.columns)]
         return pd.DataFrame(rows)
+
+
+def _frame(rows: list[Row], columns: list[str]) -> pd.DataFrame:
+    """A table that has its columns, with their types, even without a row."""
+    table = pd.DataFrame(rows, columns=columns)
+    return table.astype({name: np.float64 for name in ENDS}) if table.empty else table
 
 
 def _mean_over_runs(scores: Array) -> Array:
@@ -211,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         repetitions=given.repetitions,
         seed=given.seed,
     )
-    made = ("aggregates", "iqm_curves", "profiles", "improvement", "task_scores", "task_curves")
+    made = ("aggregates", "iqm_curves", "profiles", "improvement", "separation", "task_scores", "task_curves")
     for name in made:
         table: pd.DataFrame = getattr(estimator, name)()
         table.attrs.clear()

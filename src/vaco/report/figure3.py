@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
-from vaco.report.panels import against_capacity, label_room, label_start
+from vaco.report.panels import NO_SEED, against_capacity, count, label_room, label_start
 from vaco.report.product import Drawn, figure_command
 from vaco.report.tables import MAIN, Tables, drawn_last
 
@@ -31,6 +31,7 @@ def draw(tables: Tables) -> Drawn:
         rows = table[table["metric"] == metric]
         ends[axes] = against_capacity(axes, rows, names, grid["capacities"], tables.methods, room=room)
         axes.set_title(title, loc="left")
+        count(axes, rows, nothing=NO_SEED)
         axes.set_ylabel("gap to a score of 1" if metric == "optimality_gap" else "normalised score")
         axes.set_xlabel("buffer capacity K (degree of asynchrony)")
     figure.canvas.draw()
@@ -40,7 +41,8 @@ def draw(tables: Tables) -> Drawn:
         "Aggregate scores over tasks against the degree of asynchrony.",
         caption.scale(tables.summary),
         caption.normalisation(tables.summary),
-        caption.stratified(tables.summary, int(table["repetitions"].iloc[0]), runs=int(table["runs"].min())),
+        caption.stratified(table),
+        "n counts the seeds that are finished on every task.",
         "Methods are set apart sideways at each K to keep their bars visible.",
         caption.caveats(tables.summary),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
-from vaco.report.panels import against_capacity, label_room, label_start, over_training
+from vaco.report.panels import NO_SEED, against_capacity, count, label_room, label_start, over_training
 from vaco.report.product import Drawn, figure_command
 from vaco.report.tables import MAIN, Tables, drawn_last
 
@@ -29,8 +29,10 @@ def draw(tables: Tables) -> Drawn:
     room = label_room(names, tables.methods, width - 0.45)
     ends = {}
     for axes, lag in zip(panels, capacities, strict=True):
-        ends[axes] = over_training(axes, curves[curves["lag"] == lag], names, steps, tables.methods, room=room)
+        rows_of_lag = curves[curves["lag"] == lag]
+        ends[axes] = over_training(axes, rows_of_lag, names, steps, tables.methods, room=room)
         axes.set_title(f"K = {lag}" + ("  (synchronous)" if lag == 1 else ""), loc="left")
+        count(axes, rows_of_lag, nothing=NO_SEED)
         axes.set_ylabel("IQM of normalised return")
         axes.set_xlabel("environment steps")
     low = min(axes.get_ylim()[0] for axes in ends)
@@ -39,19 +41,20 @@ def draw(tables: Tables) -> Drawn:
         axes.set_ylim(low, high)
     room = label_room(names, tables.methods, width * (columns - len(capacities) % columns) - 0.45)
     ends[area] = against_capacity(area, areas, names, capacities, tables.methods, room=room)
+    count(area, areas, nothing=NO_SEED)
     area.set_title("Area under the curve  (higher is better)", loc="left")
     area.set_ylabel("IQM of mean height")
     area.set_xlabel("buffer capacity K")
     figure.canvas.draw()
     for axes, at in ends.items():
         style.label_ends(axes, at, label_start(axes, at))
-    repetitions, runs = int(curves["repetitions"].iloc[0]), int(curves["runs"].min())
     text = caption.joined(
         "Interquartile mean (IQM) of the normalised return during training, a panel for each degree of asynchrony; "
         "last panel: IQM of the area under each run's curve, divided by the length of training.",
         caption.scale(tables.summary),
         caption.normalisation(tables.summary),
-        caption.stratified(tables.summary, repetitions, runs=runs, drawn="bands and bars"),
+        caption.stratified(curves, drawn="bands and bars"),
+        "n counts the seeds that are finished on every task.",
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 
 from vaco.report.style import WIDTH, End, band, bounded_x_axis, look, steps_label
 
+NOTHING = "no finished runs yet"
+NO_SEED = "no seed finished\non all tasks yet"
 DODGE = 0.055
 """Horizontal distance of neighbouring algorithms at one K, in units of the distance between two values of K."""
 
@@ -40,6 +42,26 @@ def wide_last_column(names: Sequence[str], methods: Mapping[str, Any], columns: 
 def _label_inches(names: Sequence[str], methods: Mapping[str, Any]) -> float:
     """Width of the longest label with the hair line before it."""
     return 0.28 + 0.06 * max(len(look(name, methods).label) for name in names)
+
+
+def count(axes: Axes, table: pd.DataFrame, *, nothing: str = NOTHING) -> None:
+    """Say in a panel's upper right corner on how many seeds its cells rest, or that nothing is finished.
+
+    Args:
+        axes: where.
+        table: the rows drawn in it, with `runs`.
+        nothing: what to write into an empty panel.
+    """
+    if table.empty:
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        place = {"transform": axes.transAxes, "ha": "center", "va": "center", "bbox": box}
+        axes.text(0.5, 0.5, nothing, color="0.45", fontsize=6.5, **place)
+        if len(axes.get_shared_y_axes().get_siblings(axes)) == 1:
+            axes.set_yticks([])
+        return
+    fewest, most = int(table["runs"].min()), int(table["runs"].max())
+    text = f"n = {fewest}" if fewest == most else f"n = {fewest}–{most}"
+    axes.set_title(text, loc="right", fontsize=6.0, color="0.35")
 
 
 def against_capacity(

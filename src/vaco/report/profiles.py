@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
+from vaco.report.panels import NO_SEED, count
 from vaco.report.product import Drawn, figure_command
 from vaco.report.tables import MAIN, Tables, drawn_last
 
@@ -34,6 +35,7 @@ def draw(tables: Tables) -> Drawn:
     for i, (axes, lag) in enumerate(zip(panels, capacities, strict=False)):
         crossings[axes] = _panel(axes, table[table["lag"] == lag], names, tables)
         axes.set_title(f"K = {lag}" + ("  (synchronous)" if lag == 1 else ""), loc="left")
+        count(axes, table[table["lag"] == lag], nothing=NO_SEED)
         axes.set_ylim(-0.02, 1.04)
         if i % columns == 0:
             axes.set_ylabel("share of runs with score > τ")
@@ -45,9 +47,8 @@ def draw(tables: Tables) -> Drawn:
         "further to the right is better. Marks stand where a curve crosses one half; names are listed in that order.",
         caption.scale(tables.summary),
         caption.normalisation(tables.summary),
-        caption.stratified(
-            tables.summary, int(table["repetitions"].iloc[0]), runs=int(table["runs"].min()), drawn="bands"
-        ),
+        caption.stratified(table, drawn="bands"),
+        "n counts the seeds that are finished on every task.",
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)
@@ -67,6 +68,8 @@ def _panel(axes: Axes, table: pd.DataFrame, names: Sequence[str], tables: Tables
         crossing = float(x[int(np.argmax(y < 0.5))]) if (y < 0.5).any() else float(x[-1])
         axes.plot([crossing], [0.5], color=look.colour, zorder=look.order + 1, **look.point)
         found.append(style.End(crossing, 0.5, look))
+    if table.empty:
+        return found
     axes.set_xlim(float(table["threshold"].min()), float(table["threshold"].max()))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 
 import pandas as pd
 
@@ -13,25 +14,30 @@ from vaco.report.product import parse, write_sidecar
 from vaco.report.tables import Tables
 from vaco.report.typeset import write_all
 
-HEADER = ("task", "method", "K", "seeds", "final return", "normalised score", "area under curve")
+MISSING = "missing"
+HEADER = ("grid", "task", "method", "K", "seeds", "final return", "normalised score", "area under curve")
 
 
 def rows(table: pd.DataFrame, tables: Tables) -> list[tuple[str, ...]]:
-    """One row a task, name and K, in the order of the plan."""
+    """One row a grid, task, name and K, in the order of the plan; what is not finished is marked so."""
+    found = table.set_index(["grid", "env", "name", "lag", "metric"]).sort_index()
     made = []
-    for (env, name, lag), group in table.groupby(["env", "name", "lag"], sort=False):
-        by_metric = group.set_index("metric")
-        label = style.look(str(name), tables.methods).label
-        cells = [
-            _estimate(by_metric.loc[[metric]].iloc[0], digits)
-            for metric, digits in (("final", 0), ("score", 2), ("auc", 2))
-        ]
-        made.append((str(env), label, str(lag), str(int(group["runs"].iloc[0])), *cells))
+    for grid, plan in tables.summary["grids"].items():
+        for env, name, lag in product(plan["environments"], plan["algorithms"], plan["capacities"]):
+            key = (grid, env, name, lag)
+            cells, seeds = [MISSING] * 3, 0
+            if (*key, "final") in found.index:
+                seeds = int(found.loc[(*key, "final"), "runs"])
+                metrics = (("final", 0), ("score", 2), ("auc", 2))
+                cells = [_estimate(found.loc[(*key, metric)], digits) for metric, digits in metrics]
+            made.append((grid, env, style.look(name, tables.methods).label, str(lag), str(seeds), *cells))
     return made
 
 
 def _estimate(row: pd.Series, digits: int) -> str:
-    """`0.93 [0.81, 1.02]`; the point alone where the interval is undefined."""
+    """`0.93 [0.81, 1.02]`; the point alone where the interval is undefined, `missing` without one."""
+    if math.isnan(row["point"]):
+        return MISSING
     point = f"{row['point']:.{digits}f}"
     if math.isnan(row["low"]):
         return point
@@ -43,13 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables, stem = parse(arguments, __doc__)
     table = tables.read("task_scores")
     write_all(stem, HEADER, rows(table, tables))
-    repetitions, runs = int(table["repetitions"].iloc[0]), int(table["runs"].min())
     text = caption.joined(
         "Mean over seeds of the final return of the stochastic policy, of the normalised score and of the normalised "
         "area under the curve, for every task, method and buffer capacity K of the tier and its studies.",
         caption.scale(tables.summary),
         caption.normalisation(tables.summary),
-        caption.over_seeds(repetitions, runs=runs, drawn="brackets"),
+        caption.over_seeds(table, drawn="brackets"),
         caption.caveats(tables.summary),
     )
     write_sidecar(tables, stem, text)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
-from vaco.report.panels import against_capacity, label_room, label_start
+from vaco.report.panels import against_capacity, count, label_room, label_start
 from vaco.report.product import Drawn, figure_command
-from vaco.report.tables import Tables, drawn_last
+from vaco.report.tables import MAIN, Tables, drawn_last
 
 
 def draw(tables: Tables) -> Drawn:
     """Draw the panels from `task_scores`."""
     table = tables.read("task_scores")
-    table = table[table["metric"] == "score"]
+    table = table[(table["grid"] == MAIN) & (table["metric"] == "score")].dropna(subset=["point"])
     grid = tables.grid()
     names, tasks = drawn_last(grid["algorithms"]), grid["environments"]
     table = table[table["name"].isin(names)]
@@ -31,6 +31,7 @@ def draw(tables: Tables) -> Drawn:
         rows_of_task = table[(table["env"] == env) & table["lag"].isin(grid["capacities"])]
         ends[axes] = against_capacity(axes, rows_of_task, names, grid["capacities"], tables.methods, room=room)
         axes.set_title(env, loc="left")
+        count(axes, rows_of_task)
         axes.set_xlabel("buffer capacity K")
         if i % columns == 0:
             axes.set_ylabel("normalised score")
@@ -41,7 +42,8 @@ def draw(tables: Tables) -> Drawn:
         "Final score on each task against the degree of asynchrony: mean over seeds.",
         caption.scale(tables.summary),
         caption.normalisation(tables.summary),
-        caption.over_seeds(int(table["repetitions"].iloc[0]), runs=int(table["runs"].min()), drawn="bars"),
+        caption.over_seeds(table, drawn="bars"),
+        "n counts seeds.",
         "Methods are set apart sideways at each K to keep their bars visible.",
         caption.caveats(tables.summary),
     )

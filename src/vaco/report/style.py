@@ -102,6 +102,11 @@ _SYMBOLS = {"delta": "δ", "clip": "ε", "epochs": "epochs"}
 _VARIANT_MARKERS = "<>8*HpdX"
 
 
+def filter_look(rule: str) -> tuple[str, str]:
+    """Colour and marker of a filter, the same as in every pair that uses it."""
+    return _FILTERS.get(rule, ("#666666", "*"))
+
+
 def look(name: str, methods: Mapping[str, Any] | None = None) -> Look:
     """How a path name is drawn: an alias, a pair ALIGN+FILTER, or a named variant of either.
 
@@ -113,7 +118,7 @@ def look(name: str, methods: Mapping[str, Any] | None = None) -> Look:
         return LOOKS[name]
     if "+" in name:
         align, rule = name.split("+")
-        colour, marker = _FILTERS.get(rule, ("#666666", "*"))
+        colour, marker = filter_look(rule)
         return Look(f"{align} + {rule}", colour, marker, _ALIGNMENTS.get(align, SOLID))
     method = (methods or {}).get(name)
     if method is None:

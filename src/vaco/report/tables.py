@@ -40,9 +40,13 @@ class Tables:
         path = self.folder / name
         if not path.is_file():
             raise UserError(f"there is no table {path}: make it with snakemake tables, or get it from the repository")
+        self.remember(path)
+        return path
+
+    def remember(self, path: Path) -> None:
+        """Count a file that is no table of the tier among the sources."""
         if path not in self.used:
             self.used.append(path)
-        return path
 
     def grid(self, name: str = MAIN) -> Mapping[str, Any]:
         """One grid of the tier: `environments`, `algorithms`, `capacities`, `seeds`."""

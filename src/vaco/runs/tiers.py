@@ -197,7 +197,11 @@ class Tier:
                 for key, grid in self.grids.items()
             },
             "methods": {
-                key: {"algorithm": method.algorithm, "settings": dict(method.settings)}
+                key: {
+                    "algorithm": method.algorithm,
+                    "pair": parse(method.algorithm).pair,
+                    "settings": dict(method.settings),
+                }
                 for key, method in self.methods.items()
             },
             "meanings": {key: text for key, text in meanings().items() if key not in OWN_KEYS},

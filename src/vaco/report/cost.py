@@ -1,0 +1,159 @@
+"""What alignment costs: seconds of a phase for none, once and continuous, beside what it gives.
+
+Reviewer question 2. Two measurements of the cost stand side by side: the medians over the phases of the study's own
+runs, which shared their machine with other work, and the benchmark, whose workers took turns on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from vaco.report import caption, style
+from vaco.report.command import run_command
+from vaco.report.factorial import STUDY, places
+from vaco.report.panels import NO_SEED, count
+from vaco.report.product import Drawn, write_sidecar
+from vaco.report.tables import Tables
+
+BENCHMARK = {"color": "black", "marker": "D", "markersize": 5.5, "markerfacecolor": "none", "markeredgewidth": 1.0}
+ALIGNMENTS = ("none", "once", "continuous")
+TICKS = (0.3, 1, 3, 10, 30, 100)
+
+
+def clean_measurement(tables: Tables, path: Path | None) -> dict[str, float]:
+    """Milliseconds a phase spent on aligning in the benchmark, by alignment; empty without a benchmark.
+
+    Args:
+        tables: remembers the file as a source.
+        path: `benchmarks/results/throughput.json`.
+    """
+    if path is None or not path.is_file():
+        return {}
+    tables.remember(path)
+    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")).get("align_ms", {})
+    return {name: float(found[name]) for name in ALIGNMENTS if name in found}
+
+
+def draw(tables: Tables, benchmark: Path | None = None) -> Drawn:
+    """Draw from `runs` and `aggregates`."""
+    grid = tables.grid(STUDY)
+    lag, names = grid["capacities"][0], grid["algorithms"]
+    spot = places(names, tables.methods)
+    runs = tables.read("runs")
+    chosen = (runs["lag"] == lag) & runs["name"].isin(names) & runs["seed"].isin(grid["seeds"])
+    runs = runs[chosen & runs["env"].isin(grid["environments"])]
+    aggregates = tables.read("aggregates")
+    scores = aggregates[(aggregates["grid"] == STUDY) & (aggregates["metric"] == "iqm") & (aggregates["lag"] == lag)]
+    cost = runs.groupby("name")[["align_ms", "optimise_ms"]].median()
+    counted = runs.groupby("name").size().rename("runs").reset_index()
+    rows = list(dict.fromkeys(place.row for place in spot.values()))
+    rules = list(dict.fromkeys(place.column for place in spot.values()))
+    figure = style.new_figure(2.75)
+    aligning, optimising, worth = figure.subplots(1, 3)
+    for axes, column in ((aligning, "align_ms"), (optimising, "optimise_ms")):
+        for name in cost.index:
+            place = spot[name]
+            colour, marker = style.filter_look(place.column)
+            x = rows.index(place.row) + 0.16 * (rules.index(place.column) - (len(rules) - 1) / 2)
+            values = runs.loc[runs["name"] == name, column]
+            axes.vlines(x, values.min(), values.max(), color=colour, linewidth=0.8)
+            axes.plot(
+                [x], [cost.loc[name, column]], color=colour, marker=marker, markersize=4.8, markeredgecolor="white"
+            )
+        axes.set_xticks(range(len(rows)), [row.replace("continuous", "contin-\nuous") for row in rows])
+        axes.set_xlim(-0.5, len(rows) - 0.5)
+        count(axes, counted)
+    clean = clean_measurement(tables, benchmark)
+    for align, milliseconds in clean.items():
+        if align in rows:
+            aligning.plot([rows.index(align) + 0.42], [milliseconds], linestyle="none", **BENCHMARK)
+    aligning.set_yscale("log")
+    aligning.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    aligning.yaxis.set_minor_locator(NullLocator())
+    low, high = aligning.get_ylim()
+    aligning.set_ylim(min(low, 0.3), max(high, 20.0))
+    aligning.set_title("Aligning", loc="left")
+    optimising.set_title("Aligning and updating", loc="left")
+    aligning.set_ylabel("milliseconds a phase")
+    optimising.set_ylim(bottom=0.0)
+    _worth(worth, scores, cost, spot)
+    figure.legend(handles=_key(rules, bool(clean)), loc="outside lower center", ncols=len(rules) + 1, frameon=False)
+    return Drawn(figure, _caption(tables, scores, clean, lag))
+
+
+def _worth(axes: Axes, scores: pd.DataFrame, cost: pd.DataFrame, spot: Mapping[str, Any]) -> None:
+    """Score over all tasks against the whole cost of a phase."""
+    sizes = {"none": "none", "once": "full", "continuous": "left"}
+    for row in scores.to_dict("records"):
+        if row["name"] not in cost.index:
+            continue
+        place = spot[row["name"]]
+        colour, marker = style.filter_look(place.column)
+        x = float(cost.loc[row["name"], "optimise_ms"])
+        fill = sizes.get(place.row, "full")
+        axes.vlines(x, row["low"], row["high"], color=colour, linewidth=0.9)
+        axes.plot(
+            [x], [row["point"]], color=colour, marker=marker, fillstyle=fill, markersize=5, markerfacecoloralt="white"
+        )
+    axes.set_xlabel("aligning and updating, ms a phase")
+    axes.set_ylabel("normalised score (IQM)")
+    axes.set_title("What it gives", loc="left")
+    count(axes, scores, nothing=NO_SEED)
+
+
+def _key(rules: Sequence[str], clean: bool) -> list[Line2D]:
+    """One mark a filter, and the benchmark's."""
+    found = []
+    for rule in rules:
+        colour, marker = style.filter_look(rule)
+        found.append(
+            Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=5, label=rule.replace("_", " "))
+        )
+    if clean:
+        found.append(Line2D([], [], linestyle="none", label="benchmark", **BENCHMARK))  # type: ignore[arg-type]
+    return found
+
+
+def _caption(tables: Tables, scores: pd.DataFrame, clean: Mapping[str, float], lag: int) -> str:
+    measured = ", ".join(f"{align} {milliseconds:.2f} ms" for align, milliseconds in clean.items())
+    return caption.joined(
+        f"What alignment costs and what it gives at K = {lag}. Left: milliseconds of a phase that go into estimating "
+        "advantages, logarithmic. Middle: the same with all gradient steps. Each mark is the median over runs of "
+        "the median over phases of one method, with a hair line from the least to the greatest run. The wall-clock "
+        "of these runs is polluted by other work on the same machine, which the medians soften but do not remove.",
+        f"Diamonds: the benchmark, in which processes took turns on one core: {measured}." if measured else "",
+        "No alignment still computes GAE, by the same recursion. Right: interquartile mean of the normalised score "
+        "against the cost; open marks: no alignment, full: once (and its control), half full: continuous. "
+        "Continuous alignment, and the control, take whole trajectories as minibatches.",
+        caption.scale(tables.summary, STUDY),
+        caption.stratified(scores),
+        "n counts runs on the left and in the middle, and seeds finished on every task on the right.",
+        caption.caveats(tables.summary),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command of this figure; `--benchmark FILE` adds the clean measurement."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", type=Path, required=True, help="folder results/<tier>/tables")
+    parser.add_argument("--out", type=Path, required=True, help="path of the product without its suffix")
+    parser.add_argument("--benchmark", type=Path, help="benchmarks/results/throughput.json")
+    given = parser.parse_args(arguments)
+    tables = Tables(given.tables)
+    drawn = draw(tables, given.benchmark)
+    style.save(drawn.figure, given.out)
+    write_sidecar(tables, given.out, drawn.caption)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

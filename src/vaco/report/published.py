@@ -1,0 +1,124 @@
+"""Our synchronous PPO beside published results of PPO at the same number of steps, as a table.
+
+The published numbers are in `config/published.yaml`, each with its source. They were measured on other versions of the
+tasks, with other settings and in other ways: the table is a check that ours is a PPO of the usual strength, no ranking.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from vaco.errors import UserError
+from vaco.report import caption
+from vaco.report.command import run_command
+from vaco.report.product import write_sidecar
+from vaco.report.score_table import MISSING
+from vaco.report.tables import MAIN, Tables
+from vaco.report.typeset import write_all
+
+HEADER = ("source", "task version", "seeds", "policy measured", "settings")
+OURS = "here"
+
+
+def read_published(path: Path) -> dict[str, Any]:
+    """Read `config/published.yaml`.
+
+    Raises:
+        UserError: no such file, or it does not hold what the table needs.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as problem:
+        raise UserError(f"{path} cannot be read as YAML: get it from the repository") from problem
+    needed = {"name", "url", "version", "seeds", "policy", "settings", "results"}
+    sources = content.get("sources") if isinstance(content, dict) else None
+    if not sources or not {"algorithm", "steps"} <= content.keys():
+        raise UserError(f"{path} should say 'algorithm', 'steps' and 'sources': get it from the repository")
+    for source in sources:
+        if lacking := needed - source.keys():
+            raise UserError(f"{path}: the source {source.get('name')!r} lacks {', '.join(sorted(lacking))}: add them")
+    return dict(content)
+
+
+def base(env: str) -> str:
+    """The task without its version: HalfCheetah of HalfCheetah-v5."""
+    return env.rsplit("-v", 1)[0]
+
+
+def our_row(table: pd.DataFrame, tables: Tables, algorithm: str, tasks: Sequence[str]) -> list[str]:
+    """Our synchronous PPO: mean over seeds with its interval, and the number of seeds of every task."""
+    chosen = (table["grid"] == MAIN) & (table["metric"] == "final") & (table["lag"] == 1) & (table["name"] == algorithm)
+    found = table[chosen].set_index("env")
+    cells, seeds = [], []
+    for env in tasks:
+        row = found.loc[env] if env in found.index else None
+        seeds.append(0 if row is None else int(row["runs"]))
+        cells.append(MISSING if row is None else _ours(row))
+    versions = sorted({env.rsplit("-", 1)[-1] for env in tasks})
+    counted = str(seeds[0]) if len(set(seeds)) == 1 else ", ".join(str(count) for count in seeds)
+    episodes = tables.summary["evaluation"]["episodes"]
+    policy = f"stochastic, {episodes} separate episodes after training"
+    return [OURS, ", ".join(versions), counted, policy, "one set for all tasks", *cells]
+
+
+def _ours(row: pd.Series) -> str:
+    if math.isnan(row["low"]):
+        return f"{row['point']:.0f}"
+    return f"{row['point']:.0f} [{row['low']:.0f}, {row['high']:.0f}]"
+
+
+def their_row(source: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
+    """A published result; what a source does not give is a dash, what was read off a plot has a tilde."""
+    cells = []
+    for env in tasks:
+        values = source["results"].get(base(env))
+        mark = "≈ " if source.get("approximate") else ""
+        cells.append("–" if values is None else mark + " ± ".join(f"{value:.0f}" for value in values))
+    return [source["name"], source["version"], str(source["seeds"]), source["policy"], source["settings"], *cells]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command of this table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tables", type=Path, required=True, help="folder results/<tier>/tables")
+    parser.add_argument("--out", type=Path, required=True, help="path of the product without its suffix")
+    parser.add_argument("--published", type=Path, default=Path("config/published.yaml"), help="the published results")
+    given = parser.parse_args(arguments)
+    tables = Tables(given.tables)
+    published = read_published(given.published)
+    tables.remember(given.published)
+    table = tables.read("task_scores")
+    known = {task for source in published["sources"] for task in source["results"]}
+    tasks = [env for env in tables.grid()["environments"] if base(env) in known]
+    rows = [our_row(table, tables, published["algorithm"], tasks)]
+    rows += [their_row(source, tasks) for source in published["sources"]]
+    write_all(given.out, [*HEADER, *tasks], rows)
+    ours = table[(table["grid"] == MAIN) & (table["metric"] == "final") & (table["lag"] == 1)]
+    ours = ours[(ours["name"] == published["algorithm"]) & ours["env"].isin(tasks)]
+    addresses = "; ".join(f"{source['name']}: {source['url']}" for source in published["sources"])
+    spreads = "; ".join(
+        f"{source['name']}: {source['spread']}" for source in published["sources"] if "spread" in source
+    )
+    text = caption.joined(
+        f"Synchronous PPO of this tier after {tables.summary['steps']:,} steps beside published results of PPO after "
+        f"{published['steps']:,}: mean return. The published runs used other versions of the tasks, other settings and "
+        "other ways of measuring, so sizes can be compared and digits cannot; ≈ marks values read off a plot.",
+        f"What follows ±: {spreads}.",
+        caption.over_seeds(ours, drawn="brackets"),
+        caption.scale(tables.summary),
+        f"Sources: {addresses}.",
+        caption.caveats(tables.summary),
+    )
+    write_sidecar(tables, given.out, text)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

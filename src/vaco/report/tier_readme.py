@@ -1,0 +1,132 @@
+"""The README of a tier's results: what was run, when, on what, with which code, what it cost, and what is missing.
+
+`python -m vaco.report.tier_readme --tables results/desk/tables --out results/desk/README.md`
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vaco.report.command import run_command
+from vaco.report.tables import Tables
+from vaco.report.typeset import as_markdown
+
+SHOWN = 12
+FILES = """\
+* `runs/<task>/<method>/lag<K>/seed<S>/`: manifest, evaluations and phases of each run; `manifest.json` holds its
+  configuration, versions, source revision and checksums. Checkpoints and weights are not kept in git.
+* `references/`: returns of the random policy, the zero of normalised scores.
+* `tables/`: what the figures are drawn from; `summary.json` says what is missing and which versions were used."""
+
+
+def render(summary: Mapping[str, Any], runs: pd.DataFrame) -> str:
+    """The whole text.
+
+    Args:
+        summary: `summary.json`.
+        runs: `runs.parquet`.
+    """
+    tier, planned, finished = summary["tier"], summary["planned_runs"], summary["runs"]
+    state = "complete" if finished == planned else f"incomplete: {finished} of {planned} runs are finished"
+    parts = [
+        f"# Results of the tier `{tier}`",
+        f"Made by `snakemake --config tier={tier}` from the manifests; do not edit.",
+        summary["description"],
+        f"**State: {state}.** {summary['steps']:,} environment steps a run.",
+        _advice(tier, finished == planned),
+        "## How far each grid is",
+        progress_table(summary),
+        "## What it took",
+        as_markdown(("what", "value"), origin(summary, runs)),
+        "Wall-clock was measured while the machine did other work beside the runs; it says what the campaign took, not "
+        "how fast the code is. `benchmarks/results/` has measurements made for that.",
+        "## What is missing",
+        missing(summary),
+        *(["## Warnings", "\n".join(f"* {warning}" for warning in summary["warnings"])] if summary["warnings"] else []),
+        "## What is in this folder",
+        FILES,
+    ]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _advice(tier: str, complete: bool) -> str:
+    redraw = (
+        f"`snakemake --config tier={tier} redraw_only=true` redraws every figure from `tables/` and trains nothing."
+    )
+    if complete:
+        return redraw
+    return (
+        f"`snakemake --config tier={tier}` trains the missing runs, in the order of seeds, and keeps those that are "
+        f"here. `snakemake --config tier={tier} allow_missing=true` makes tables and figures of what is finished. "
+        f"{redraw}"
+    )
+
+
+def progress_table(summary: Mapping[str, Any]) -> str:
+    """One row a grid: runs finished of planned, by seed too."""
+    seeds = list(dict.fromkeys(seed for grid in summary["progress"].values() for seed in grid["seeds"]))
+    rows = []
+    for name, grid in summary["progress"].items():
+        of_seeds = [f"{grid['seeds'][s][0]}/{grid['seeds'][s][1]}" if s in grid["seeds"] else "–" for s in seeds]
+        cells = f"{grid['cells'] - grid['empty']}/{grid['cells']}"
+        rows.append((name, f"{grid['finished']}/{grid['planned']}", cells, *of_seeds))
+    header = ("grid", "runs", "cells with a run", *(f"seed {seed}" for seed in seeds))
+    note = "A run that several grids ask for is one run, and counts in each of them. A cell is a task, method and K."
+    return as_markdown(header, rows) + "\n" + note
+
+
+def origin(summary: Mapping[str, Any], runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """When, where, with what and for how long."""
+    revisions = runs["revision"].value_counts().sort_index()
+    dirty = int((runs["dirty"] == "True").sum())
+    rows = [
+        ("first run started", runs["started"].min()),
+        ("last run finished", runs["finished"].max()),
+        ("processor", ", ".join(summary["cpus"])),
+        ("environment steps", f"{summary['environment_steps']:,}"),
+        ("core-hours", f"{summary['core_hours']:.1f}"),
+        ("median minutes a run", f"{runs['wall_seconds'].median() / 60:.1f}"),
+        ("source revisions", ", ".join(f"{revision[:12]} ({count} runs)" for revision, count in revisions.items())),
+        ("runs with uncommitted changes", str(dirty)),
+    ]
+    return rows + [(package, ", ".join(versions)) for package, versions in summary["versions"].items()]
+
+
+def missing(summary: Mapping[str, Any]) -> str:
+    """Missing runs counted by method and K, and the first of them by name."""
+    folders = [folder.split("/") for folder in summary["missing"]]
+    if not folders:
+        return "Nothing."
+    table = pd.DataFrame(folders, columns=["runs", "env", "name", "lag", "seed"])
+    counts = table.groupby(["name", "lag"], sort=False).size().rename("count").reset_index()
+    capacities = sorted(counts["lag"].unique(), key=lambda lag: int(lag.removeprefix("lag")))
+    wide = counts.pivot(index="name", columns="lag", values="count").reindex(columns=capacities).fillna(0).astype(int)
+    order = [name for name in summary["methods"] if name in wide.index]
+    rows = [(f"`{name}`", *(str(wide.loc[name, lag]) for lag in capacities)) for name in order]
+    header = ("missing runs", *(f"K = {lag.removeprefix('lag')}" for lag in capacities))
+    more = f" and {len(folders) - SHOWN} more, listed in `tables/summary.json`" if len(folders) > SHOWN else ""
+    listed = ", ".join("/".join(parts[1:]) for parts in folders[:SHOWN])
+    return as_markdown(header, rows) + f"\n{len(folders)} runs: {listed}{more}."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vaco.report.tier_readme", description="README of a tier's results."
+    )
+    parser.add_argument("--tables", type=Path, required=True, help="folder results/<tier>/tables")
+    parser.add_argument("--out", type=Path, required=True, help="the README")
+    given = parser.parse_args(arguments)
+    tables = Tables(given.tables)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(render(tables.summary, tables.read("runs")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
