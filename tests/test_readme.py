@@ -33,3 +33,9 @@ def test_its_commands_are_targets() -> None:
 def test_its_tables_are_the_measured_ones(mark: str, file: str) -> None:
     (shown,) = re.findall(rf"<!-- {mark} -->\n(.*?)<!-- /{mark} -->", README, re.DOTALL)
     assert shown.strip() == (ROOT / "benchmarks/results" / file).read_text().strip()
+
+
+def test_its_one_number_of_theory_is_the_bounds() -> None:
+    """Bound (c) stops saying anything at E TV = (1 − γ)/γ, see `theory/bounds.py`."""
+    ((gamma, shown),) = re.findall(r"at γ = ([\d.]+) the off-policy penalty.*?passes ([\d.]+),", README, re.DOTALL)
+    assert f"{(1 - float(gamma)) / float(gamma):.4f}" == shown
