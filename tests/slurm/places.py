@@ -62,6 +62,11 @@ class Workplace:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         return inherited | {"PYTHONPATH": str(self.place / "src"), "OMP_NUM_THREADS": "1"}
 
+    def append(self, text: str) -> None:
+        """Add entries to the slurm profile."""
+        with (self.place / "profiles" / "slurm" / "config.yaml").open("a") as stream:
+            stream.write(text)
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Snakemake with the slurm profile, its polls shortened."""
         hurry = ["--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "4"]
