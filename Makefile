@@ -5,7 +5,7 @@ CORES ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reproduce test test-all test-slurm faults lint estimate benchmark lock clean help
+.PHONY: reproduce test test-all test-slurm faults lint estimate benchmark book serve lock clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,17 @@ benchmark: $(READY)  ## throughput beside Stable-Baselines3 and the physics alon
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[benchmarks]'
 	$(BIN)/python benchmarks/throughput.py --readme README.md
 	$(BIN)/python benchmarks/optimisations.py
+
+$(VENV)/.book: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[book]'
+	@touch $@
+
+book: $(VENV)/.book  ## build the book from what has been made so far; trains nothing (about 3 minutes)
+	$(BIN)/snakemake --cores 1 book
+	@echo "The book: paper/book/_build/html/index.html   With a server: make serve"
+
+serve: book  ## show the book at http://localhost:8000
+	$(BIN)/python -m http.server --bind localhost --directory paper/book/_build/html 8000
 
 lock:  ## resolve pyproject.toml afresh into requirements.lock
 	rm -rf $(VENV)-lock

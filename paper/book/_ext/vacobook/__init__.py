@@ -15,14 +15,14 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from vacobook import docstrings, figures, includes, numbers, prose, tables
+from vacobook import docstrings, figures, includes, numbers, offline, prose, tables
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register what the pages use. The repository is two folders above the book's sources."""
     app.add_config_value("vacobook_root", None, "env")
     app.connect("config-inited", _find_root)
-    for part in (numbers, figures, tables, includes, docstrings):
+    for part in (numbers, figures, tables, includes, docstrings, offline):
         part.setup(app)
     app.connect("source-read", prose.warn)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

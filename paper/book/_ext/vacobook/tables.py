@@ -77,13 +77,13 @@ class AlgorithmMatrix(_FromSource):
         alias_of = {pair: alias for alias, pair in algorithms.ALIASES.items()}
         rows: list[list[Cell]] = []
         for name, rule in filters.FILTERS.items():
-            cells: list[Cell] = [nodes.literal("", name), _math(rule.formula)]
+            cells: list[Cell] = [nodes.literal("", name)]
             for alignment in align.ALIGNMENTS:
                 alias = alias_of.get((alignment, name))
                 known = nodes.strong("", alias or "")
                 cells.append(known if alias else nodes.inline("", f"{alignment}+{name}", classes=["pair"]))
-            rows.append(cells)
-        header = ["filter", "coefficient", *(f"align = {name}" for name in align.ALIGNMENTS)]
+            rows.append([*cells, _math(rule.formula)])
+        header = ["filter", *(f"align = {name}" for name in align.ALIGNMENTS), "coefficient"]
         return [table(header, rows)]
 
 
