@@ -57,6 +57,7 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     """The flags by which every setting of a run can be given."""
     for flag, kind, meaning in _FLAGS:
         parser.add_argument(f"--{flag}", type=kind, help=meaning)
+    parser.add_argument("--tier", help="settings of a tier, such as lm_paper; a file and flags win over it")
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML file of settings; flags and --set win over it"
     )
@@ -68,6 +69,10 @@ def _config(options: argparse.Namespace, base: dict[str, Any] | None = None) -> 
     from vaco.runs.config import parse_assignment, read_settings
 
     settings: dict[str, Any] = dict(base or {})
+    if options.tier:
+        from vaco.lm.tiers import load_lm_tier
+
+        settings |= load_lm_tier(options.tier).training
     try:
         settings |= read_settings(options.config) if options.config else {}
         settings |= dict(parse_assignment(text) for text in options.set)

@@ -68,6 +68,10 @@ class LMConfig:
     warm_batch: int = _setting(128, "worked solutions per gradient step of the warm start", low=1)
     warm_learning_rate: float = _setting(1e-3, "AdamW's step size in the warm start", above=0)
 
+    warm_flaw: float = _setting(
+        0.0, "chance that the warm start's teacher is one too high in a step of a worked solution", low=0, high=1
+    )
+
     eval_points: int = _setting(8, "evaluations after update 0, equally spaced", low=1)
     eval_problems: int = _setting(256, "held-out problems of an evaluation", low=1)
     device: str = _setting("cpu", "where the model lives", choices=("cpu", "cuda"))
@@ -144,8 +148,8 @@ class LMConfig:
     @property
     def warm_hash(self) -> str:
         """Identity of the warm start: the settings that it depends on, and so what several runs may share."""
-        names = ("task", "task_options", "model", "model_options", "new_tokens", "device", "precision")
-        names += ("warm_target", "warm_updates", "warm_batch", "warm_learning_rate")
+        names: tuple[str, ...] = ("task", "task_options", "model", "model_options", "new_tokens", "device", "precision")
+        names += ("warm_target", "warm_updates", "warm_batch", "warm_learning_rate", "warm_flaw")
         settings = {name: getattr(self, name) for name in names}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 

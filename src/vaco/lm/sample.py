@@ -85,7 +85,7 @@ def generate(
         UserError: prompt and response do not fit into the model's context.
         Abandoned: `stop` said so.
     """
-    encoded = [loaded.tokenizer.encode(text) for text in prompts]
+    encoded = [loaded.tokenizer.encode(loaded.tokenizer.prompt(text)) for text in prompts]
     longest = max(map(len, encoded))
     require_context(loaded, longest, new_tokens)
     uniforms = None if generator is None else generator.random((len(prompts) * samples, new_tokens))

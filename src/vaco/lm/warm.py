@@ -6,6 +6,8 @@ that file makes the weights itself, to the same bits.
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,33 @@ FIRST_CHECK_INDEX = 1 << 30  # training problems beyond those that a warm start 
 
 Arrays = dict[str, NDArray[Any]]
 
+_NUMBER = re.compile(r"-?\d+")
+
+
+def with_flaws(solution: str, chance: float, generator: np.random.Generator) -> str:
+    """A worked solution by a teacher who, at each step, is one too high with a given chance and goes on from there.
+
+    The numbers before the last are taken for the results of the steps and the last for the answer, as `chain_sum`
+    writes them. A model that imitates this teacher knows the right step and a wrong one for every problem, so that RL
+    has something to choose from.
+
+    Args:
+        solution: such as ``46,41#41``.
+        chance: of an error in a step.
+        generator: of the errors.
+    """
+    places = list(_NUMBER.finditer(solution))
+    if len(places) < 2:
+        return solution
+    errors = np.cumsum(generator.random(len(places) - 1) < chance)
+    values = [int(place.group()) + int(error) for place, error in zip(places[:-1], errors, strict=True)]
+    values.append(int(places[-1].group()) + int(errors[-1]))
+    parts, end = [], 0
+    for place, value in zip(places, values, strict=True):
+        parts += [solution[end : place.start()], str(value)]
+        end = place.end()
+    return "".join([*parts, solution[end:]])
+
 
 def worked_batch(loaded: LoadedModel, problems: list[Problem]) -> Responses:
     """Worked solutions in the form of responses, ended by the end-of-sequence token.
@@ -40,7 +69,12 @@ def worked_batch(loaded: LoadedModel, problems: list[Problem]) -> Responses:
         if problem.solution is None:
             raise UserError("the task has no worked solutions to start from: set warm_target to 0, or choose another")
         tokenizer = loaded.tokenizer
-        rows.append((tokenizer.encode(problem.prompt), [*tokenizer.encode(problem.solution), tokenizer.eos_id]))
+        rows.append(
+            (
+                tokenizer.encode(tokenizer.prompt(problem.prompt)),
+                [*tokenizer.encode(problem.solution), tokenizer.eos_id],
+            )
+        )
     width = max(len(prompt) + len(solution) for prompt, solution in rows)
     pad = loaded.tokenizer.pad_id
     tokens = [prompt + solution + [pad] * (width - len(prompt) - len(solution)) for prompt, solution in rows]
@@ -81,6 +115,8 @@ def warm_start(config: LMConfig, loaded: LoadedModel, task: Task, *, quiet: bool
     with Progress(f"warm start of {config.model}", config.warm_updates, quiet=quiet) as progress:
         for update in range(1, config.warm_updates + 1):
             problems = task.problems("train", generator.integers(limit, size=config.warm_batch).tolist())
+            if config.warm_flaw > 0:
+                problems = [_by_flawed_teacher(problem, config.warm_flaw, generator) for problem in problems]
             batch = worked_batch(loaded, problems)
             loss = -token_logp(loaded.model, batch).sum() / batch.mask.sum()
             optimizer.zero_grad(set_to_none=True)
@@ -93,11 +129,17 @@ def warm_start(config: LMConfig, loaded: LoadedModel, task: Task, *, quiet: bool
                 reached = _sampled_accuracy(config, loaded, task, held)
                 if reached >= config.warm_target:
                     return {"warm_updates": float(update), "warm_accuracy": reached}
-            progress.advance(1, {"loss": f"{float(loss):.3f}", "accuracy": f"{reached:.3f}"})
+            progress.advance(1, {"loss": f"{loss.item():.3f}", "accuracy": f"{reached:.3f}"})
     raise UserError(
         f"the warm start reached an accuracy of {reached:.3f} in {config.warm_updates} updates, below warm_target = "
         f"{config.warm_target}: raise warm_updates, or make the task easier"
     )
+
+
+def _by_flawed_teacher(problem: Problem, chance: float, generator: np.random.Generator) -> Problem:
+    if problem.solution is None:
+        return problem
+    return replace(problem, solution=with_flaws(problem.solution, chance, generator))
 
 
 def _sampled_accuracy(config: LMConfig, loaded: LoadedModel, task: Task, problems: list[Problem]) -> float:

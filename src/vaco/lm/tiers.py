@@ -1,0 +1,184 @@
+"""A tier of language-model runs: which runs exist, where they go, and in what order they are worth having.
+
+The file lists tasks, algorithms, minibatches (N), capacities (K), seeds and settings; the runs are the product, and the
+product of every further study. Like a tier of MuJoCo runs, but over settings of `LMConfig`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vaco.errors import UserError, nearest
+from vaco.lm.config import LM_SETTINGS, LMConfig, build_lm, lm_meanings
+from vaco.runs.tier_schema import check
+
+MAIN = "main"
+_NAMES = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "uniqueItems": True}
+_COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "uniqueItems": True}
+_SEEDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True}
+_GRID = {"algorithms": _NAMES, "minibatches": _COUNTS, "lags": _COUNTS, "seeds": _SEEDS}
+LM_TIER_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "tier": {"type": "string", "pattern": "^lm_[A-Za-z0-9._-]+$"},
+        "description": {"type": "string"},
+        **_GRID,
+        "training": {"type": "object"},
+        "studies": {
+            "type": "object",
+            "additionalProperties": {"type": "object", "properties": _GRID, "additionalProperties": False},
+        },
+    },
+    "required": ["tier", "description", *_GRID, "training"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True)
+class LMRun:
+    """One run of a tier; `grids` are the grids that ask for it, `main` first."""
+
+    tier: str
+    config: LMConfig
+    grids: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """Path of the run folder relative to `results/`."""
+        c = self.config
+        task = c.task.replace(":", "-").replace("/", "-")
+        return f"{self.tier}/runs/{task}/{c.algorithm}/lag{c.lag}/n{c.minibatches}/seed{c.seed}"
+
+    @property
+    def flags(self) -> list[str]:
+        """What tells this run from the tier's others, as arguments of `vaco lm train --tier`."""
+        c = self.config
+        words = ["--algorithm", c.algorithm, "--lag", str(c.lag), "--minibatches", str(c.minibatches)]
+        return [*words, "--seed", str(c.seed)]
+
+
+@dataclass(frozen=True)
+class LMTier:
+    """A validated tier; `runs` are in the order in which they are worth having."""
+
+    name: str
+    description: str
+    training: Mapping[str, Any]
+    grids: Mapping[str, Mapping[str, Sequence[Any]]]
+    runs: tuple[LMRun, ...]
+
+    @property
+    def warm(self) -> LMConfig:
+        """A configuration with the tier's warm start."""
+        return self.runs[0].config
+
+    def find(self, folder: str) -> LMRun:
+        """The run of a folder relative to `results/`.
+
+        Raises:
+            UserError: the tier has no such run.
+        """
+        found = next((run for run in self.runs if run.folder == folder), None)
+        if found is None:
+            raise UserError(f"the tier '{self.name}' has no run {folder}: add it to config/{self.name}.yaml")
+        return found
+
+    def priority(self, run: LMRun) -> int:
+        """Larger runs earlier, so that every prefix of the work holds all methods at equally many seeds."""
+        return len(self.runs) - self.runs.index(run)
+
+    def plan(self) -> str:
+        """The tier as one line of JSON: what the statistics need to know of it."""
+        content = {
+            "tier": self.name,
+            "description": self.description,
+            "grids": {name: {key: list(values) for key, values in grid.items()} for name, grid in self.grids.items()},
+            "runs": [
+                {"folder": run.folder, "grids": list(run.grids), "config_hash": run.config.hash} for run in self.runs
+            ],
+            "training": self.warm.resolved(),
+            "meanings": lm_meanings(),
+        }
+        return json.dumps(content, ensure_ascii=True)
+
+
+def load_lm_tier(path_or_name: str | Path) -> LMTier:
+    """Read and check a tier.
+
+    Args:
+        path_or_name: `lm_smoke` for `config/lm_smoke.yaml` below the working directory, or the path of a YAML file.
+
+    Raises:
+        UserError: no such file, not YAML, an unknown or missing key, a value of the wrong kind, an unknown algorithm
+            or setting, or a name that differs from the file's.
+    """
+    text = str(path_or_name)
+    path = Path(text) if text.endswith((".yaml", ".yml")) else Path("config") / f"{text}.yaml"
+    if not path.is_file():
+        known = [p.stem for p in Path("config").glob("lm_*.yaml")]
+        hint = nearest(text, known) if known else "run this command from the root of the repository"
+        raise UserError(f"there is no language-model tier '{text}' (no file {path}): {hint}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as problem:
+        line = getattr(getattr(problem, "problem_mark", None), "line", -1) + 1
+        where = f" near line {line}" if line else ""
+        raise UserError(f"{path} is not valid YAML{where}: mend the syntax there") from problem
+    check(raw, LM_TIER_SCHEMA, str(path))
+    if raw["tier"] != path.stem:
+        raise UserError(f"{path} calls itself '{raw['tier']}', but a tier is named after its file: rename one of them")
+    return _build(raw, str(path))
+
+
+def _build(raw: Mapping[str, Any], where: str) -> LMTier:
+    grids = {MAIN: {key: raw[key] for key in _GRID}}
+    for study, given in (raw.get("studies") or {}).items():
+        grids[study] = {key: given.get(key, raw[key]) for key in _GRID}
+    own = [name for name in ("algorithm", "minibatches", "lag", "seed") if name in raw["training"]]
+    if own:
+        raise UserError(f"{where}: '{own[0]}' is no training setting: write it as a key of the tier itself")
+    unknown = [name for name in raw["training"] if name not in LM_SETTINGS]
+    if unknown:
+        raise UserError(f"{where}: there is no setting '{unknown[0]}': {nearest(str(unknown[0]), LM_SETTINGS)}")
+    asked: dict[tuple[str, int, int, int], list[str]] = {}
+    for name, grid in grids.items():
+        for cell in product(grid["seeds"], grid["lags"], grid["minibatches"], grid["algorithms"]):
+            seed, lag, minibatches, algorithm = cell
+            asked.setdefault((algorithm, minibatches, lag, seed), []).append(name)
+    runs = []
+    for (algorithm, minibatches, lag, seed), names in asked.items():
+        settings = {"algorithm": algorithm, "minibatches": minibatches, "lag": lag, "seed": seed}
+        try:
+            config = build_lm({**raw["training"], **settings})
+        except UserError as problem:
+            raise UserError(f"{where}: {problem}") from None
+        runs.append(LMRun(raw["tier"], config, tuple(names)))
+    seeds = list(dict.fromkeys(run.config.seed for run in runs))
+    # Stable: within one seed and grid the order of the file is kept.
+    runs.sort(key=lambda run: 2 * seeds.index(run.config.seed) + (MAIN not in run.grids))
+    return LMTier(raw["tier"], " ".join(raw["description"].split()), raw["training"], grids, tuple(runs))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m vaco.lm.tiers TIER` prints the tier's plan, one line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m vaco.lm.tiers", description="Print the plan of a tier.")
+    parser.add_argument("tier", help="name of a tier in config/, or the path of its file")
+    try:
+        print(load_lm_tier(parser.parse_args(arguments).tier).plan())
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
