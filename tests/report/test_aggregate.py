@@ -12,9 +12,11 @@ import pytest
 from synthetic import write_run
 
 from vaco.errors import UserError
-from vaco.report.aggregate import aggregate, thin
+from vaco.report.aggregate import aggregate, references, thin
+from vaco.report.derive import TIDY
 from vaco.report.estimates import Estimator, curve_matrix, score_matrix
 from vaco.report.plan import read_plan
+from vaco.report.runs import find_runs
 from vaco.runs.tiers import Tier
 
 
@@ -103,7 +105,7 @@ def test_improvement_mirrors(tables_folder: Path) -> None:
 
 def test_tables_are_the_same_bytes_again(small_tier: Tier, results: Path, tables_folder: Path, tmp_path: Path) -> None:
     aggregate(read_plan(small_tier.plan()), results, tmp_path)
-    for name in ("scores.parquet", "curves.parquet", "diagnostics.parquet", "configs.json", "summary.json"):
+    for name in TIDY:
         assert (tmp_path / name).read_bytes() == (tables_folder / name).read_bytes(), name
 
 
@@ -177,8 +179,17 @@ def test_mixed_sources_are_a_warning(small_tier: Tier, copy: Path, tmp_path: Pat
 def test_without_synchronous_ppo_there_is_no_scale(small_tier: Tier, copy: Path, tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         shutil.rmtree(copy / f"runs/Hopper-v5/ppo/lag1/seed{seed}")
+    plan = read_plan(small_tier.plan())
+    runs, _ = find_runs(plan, copy, allow_missing=True)
     with pytest.raises(UserError, match=r"no finished synchronous PPO \(ppo, K = 1\) on Hopper-v5"):
-        aggregate(read_plan(small_tier.plan()), copy, tmp_path, allow_missing=True)
+        references(plan, runs, copy)
+    # While the tier is incomplete the task waits for its scale, and the other keeps its scores.
+    aggregate(plan, copy, tmp_path, allow_missing=True)
+    known = read(tmp_path, "scores").groupby("env")["score"].count()
+    assert known["Hopper-v5"] == 0 and known["HalfCheetah-v5"] == 18
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["references"]["Hopper-v5"]["ppo"] is None
+    assert any("On Hopper-v5 no synchronous PPO is finished" in warning for warning in summary["warnings"])
 
 
 def test_a_missing_reference_says_how_to_make_it(small_tier: Tier, copy: Path, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def one_seed(tables_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = Path(shutil.copytree(tables_folder, tmp_path_factory.mktemp("one") / "tables"))
     summary = json.loads((folder / "summary.json").read_text())
     summary["grids"]["main"]["seeds"] = [0]
+    del summary["progress"]
     summary["missing"] = ["runs/x"]
     (folder / "summary.json").write_text(json.dumps(summary))
     for name in ("aggregates", "iqm_curves", "profiles", "improvement", "task_scores", "task_curves"):
@@ -71,6 +72,20 @@ def test_captions_do_not_claim_more_than_the_scale_allows() -> None:
     grid["seeds"] = list(range(10))
     text = caption.scale(summary | {"steps": 100_000_000})
     assert "paper used" not in text and "evidence" not in text and "{1, 4}" in text
+    progress = {"planned": 20, "finished": 7, "cells": 2, "empty": 0, "fewest": 2, "most": 5}
+    text = caption.scale(summary | {"progress": {"main": progress}})
+    assert (
+        "7 of these 20 runs are finished, 2 to 5 seeds a cell" in text and "single differences are no evidence" in text
+    )
+
+
+def test_captions_say_where_intervals_are_undefined() -> None:
+    table = pd.DataFrame({"runs": [1, 3], "repetitions": 2000})
+    text = caption.stratified(table)
+    assert "2,000 resamples" in text and "Where a single seed is finished no interval is defined" in text
+    assert "no bars are drawn" in caption.stratified(table[table["runs"] == 1])
+    assert "too narrow" in caption.over_seeds(table.assign(runs=2)) and "too narrow" not in text
+    assert caption.over_seeds(table[:0]) == "No cell is finished yet."
 
 
 def test_a_missing_table_says_how_to_make_it(tmp_path: Path) -> None:
@@ -95,8 +110,17 @@ def test_exceptions_name_the_method() -> None:
 def test_the_score_table_has_a_row_a_cell(tables_folder: Path, tmp_path: Path) -> None:
     assert score_table.main(["--tables", str(tables_folder), "--out", str(tmp_path / "t")]) == 0
     lines = (tmp_path / "t.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 * 3 * 2 + 2
-    assert any(re.match(r'Hopper-v5,PPO,1,3,"\d+ \[\d+, \d+\]"', line) for line in lines)
+    assert len(lines) == 1 + 2 * 3 * 2 + 3
+    assert any(re.match(r'main,Hopper-v5,PPO,1,3,"\d+ \[\d+, \d+\]"', line) for line in lines)
+
+
+def test_the_score_table_marks_what_is_missing(tables_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tables_folder, tmp_path / "tables"))
+    table = pd.read_parquet(folder / "task_scores.parquet")
+    gone = (table["name"] == "spo") & (table["lag"] == 8) & (table["env"] == "Hopper-v5")
+    table[~gone].to_parquet(folder / "task_scores.parquet")
+    assert score_table.main(["--tables", str(folder), "--out", str(tmp_path / "t")]) == 0
+    assert "main,Hopper-v5,SPO,8,0,missing,missing,missing" in (tmp_path / "t.csv").read_text().splitlines()
 
 
 def test_tables_escape_what_their_format_would_misread() -> None:

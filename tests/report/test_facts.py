@@ -1,0 +1,56 @@
+"""What is condensed from phases: excess over the threshold, quantiles, the trigger."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vaco.report.constraint import pooled
+from vaco.report.facts import LEVELS, excess
+
+
+def test_excess_counts_and_measures_what_is_above() -> None:
+    found = excess(np.array([0.1, 0.2, 0.3, 0.4]), 0.2)
+    assert found["share"] == 0.5
+    assert found["median"] == pytest.approx(0.75) and found["max"] == pytest.approx(1.0)
+    none = excess(np.array([0.1, 0.2]), 0.2)
+    assert none["share"] == 0.0 and math.isnan(none["median"]) and math.isnan(none["max"])
+
+
+def test_runs_condense_their_phases(results: Path, tables_folder: Path) -> None:
+    table = pd.read_parquet(tables_folder / "runs.parquet").set_index(["env", "name", "lag", "seed"])
+    row = table.loc[("Hopper-v5", "vaco", 8, 1)]
+    phases = pd.read_parquet(results / "runs/Hopper-v5/vaco/lag8/seed1/phases.parquet").astype(np.float64)
+    forward = [2 * value for value in phases["forward_lag"]]
+    above = [value / 0.2 - 1 for value in forward if value > 0.2]
+    assert row["delta"] == 0.2 and row["phases"] == len(phases)
+    assert row["forward_excess_share"] == pytest.approx(len(above) / len(forward))
+    assert row["forward_excess_max"] == pytest.approx(max(above))
+    independent = [2 * p * (1 - p) for p in phases["trigger_fraction"]]
+    assert row["flips_if_independent"] == pytest.approx(sum(independent) / len(independent))
+    assert row["align_ms"] == pytest.approx(100.0) and row["optimise_ms"] == pytest.approx(200.0)
+    assert table.loc[("Hopper-v5", "vaco-delta0.4", 8, 0), "delta"] == 0.4
+
+
+def test_a_filter_without_a_trigger_has_no_trigger_frequency(tables_folder: Path) -> None:
+    table = pd.read_parquet(tables_folder / "runs.parquet").groupby("name")
+    assert table["trigger_fraction"].count()["ppo"] == 0 and table["trigger_flips"].count()["ppo"] == 0
+    assert table["trigger_fraction"].count()["vaco"] == 12 + 0 and np.isfinite(table["kept_fraction"].mean()["ppo"])
+
+
+def test_quantiles_of_one_run_survive_pooling() -> None:
+    values = np.random.default_rng(0).lognormal(size=5000)
+    rows = pd.DataFrame({"level": LEVELS, "forward": np.quantile(values, LEVELS)})
+    expected = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
+    assert pooled(rows, "forward") == pytest.approx(expected, rel=0.03)
+
+
+def test_pooled_runs_have_equal_weight() -> None:
+    low, high = (np.quantile(np.linspace(a, a + 1, 1001), LEVELS) for a in (0.0, 10.0))
+    rows = pd.DataFrame({"level": np.tile(LEVELS, 2), "total": np.concatenate([low, high])})
+    _, first, middle, third, _ = pooled(rows, "total")
+    assert first == pytest.approx(0.5, abs=0.03) and third == pytest.approx(10.5, abs=0.03) and 1.0 <= middle <= 10.0

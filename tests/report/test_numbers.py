@@ -1,0 +1,92 @@
+"""Numbers for prose: each from its file, none made up, keys that stay when runs are missing."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from vaco.errors import UserError
+from vaco.report import numbers
+from vaco.report.numbers import UNKNOWN, collect, number
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def written(tables_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+    out = tmp_path_factory.mktemp("numbers") / "numbers.json"
+    theory, benchmarks = ROOT / "results/theory", ROOT / "benchmarks/results"
+    arguments = ["--tables", str(tables_folder), "--theory", str(theory), "--benchmarks", str(benchmarks)]
+    assert numbers.main([*arguments, "--out", str(out)]) == 0
+    content: dict[str, dict[str, object]] = json.loads(out.read_text())
+    return content
+
+
+def test_every_entry_has_a_value_a_text_and_a_source(written: dict[str, dict[str, object]]) -> None:
+    assert len(written) > 500
+    for key, entry in written.items():
+        assert set(entry) == {"value", "text", "source"} and Path(str(entry["source"])).is_file(), key
+        assert (entry["value"] is None) == (entry["text"] == UNKNOWN), key
+        assert isinstance(entry["text"], str) and "nan" not in entry["text"].lower().split(), key
+
+
+def test_numbers_are_those_of_their_tables(written: dict[str, dict[str, object]], tables_folder: Path) -> None:
+    table = pd.read_parquet(tables_folder / "aggregates.parquet").set_index(["grid", "name", "lag", "metric"])
+    row = table.loc[("main", "vaco", 8, "iqm")]
+    assert written["small.vaco.lag8.iqm"]["value"] == row["point"]
+    assert written["small.vaco.lag8.iqm"]["text"] == f"{row['point']:.2f}"
+    expected = f"{row['point']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    assert (
+        written["small.vaco.lag8.iqm.interval"]["text"] == expected and written["small.vaco.lag8.iqm.n"]["value"] == 3
+    )
+    assert written["small.runs.finished"]["value"] == 40 and written["small.steps"]["text"] == "40,960"
+    runs = pd.read_parquet(tables_folder / "runs.parquet")
+    kept = runs[(runs["name"] == "ppo") & (runs["lag"] == 8)]["kept_fraction"].mean()
+    assert written["small.filter.ppo.lag8.dropped"]["value"] == pytest.approx(1 - kept)
+
+
+def test_losses_count_cells_where_the_mean_is_lower(written: dict[str, dict[str, object]], tables_folder: Path) -> None:
+    scores = pd.read_parquet(tables_folder / "scores.parquet")
+    means = scores.groupby(["name", "env", "lag"])["score"].mean()
+    behind = [
+        (env, lag)
+        for env in ("Hopper-v5", "HalfCheetah-v5")
+        for lag in (1, 8)
+        if means[("vaco", env, lag)] < means[("ppo", env, lag)]
+    ]
+    assert written["small.losses.ppo.cells"]["value"] == len(behind) and written["small.losses.ppo.of"]["value"] == 4
+
+
+def test_theory_and_benchmarks_agree_with_a_second_reading(written: dict[str, dict[str, object]]) -> None:
+    checks = json.loads((ROOT / "results/theory/checks.json").read_text())["checks"]
+    assert written["theory.checks.count"]["value"] == len(checks)
+    assert written["theory.checks.violations"]["value"] == sum(check["violations"] for check in checks)
+    faults = json.loads((ROOT / "benchmarks/results/faults.json").read_text())
+    assert written["benchmark.faults.injected"]["value"] == faults["injected"]
+    speed = json.loads((ROOT / "benchmarks/results/throughput.json").read_text())["speeds"]["HalfCheetah-v5/ppo"]
+    assert written["benchmark.throughput.halfcheetah.ppo"]["value"] == speed["median"]
+
+
+def test_what_is_not_there_is_said_not_to_be_measured(tmp_path: Path) -> None:
+    places = ["--tables", str(tmp_path / "desk/tables"), "--theory", str(tmp_path), "--benchmarks", str(tmp_path)]
+    assert numbers.main([*places, "--out", str(tmp_path / "n.json")]) == 0
+    found = json.loads((tmp_path / "n.json").read_text())
+    assert found["desk.runs.finished"]["text"] == UNKNOWN and found["theory.checks"]["value"] is None
+    assert all(entry["value"] is None for entry in found.values())
+
+
+def test_texts() -> None:
+    assert number(-0.0314, "+.1%", "f")["text"] == "−3.1%"
+    assert number(1234567, ",d", "f")["text"] == "1,234,567"
+    for nothing in (None, math.nan, math.inf):
+        assert number(nothing, ".2f", "f") == {"value": None, "text": UNKNOWN, "source": "f"}
+
+
+def test_two_sources_may_not_share_a_key() -> None:
+    entry = number(1, "d", "f")
+    with pytest.raises(UserError, match="'a' comes from f and from f"):
+        collect([("a", entry), ("a", entry)])
