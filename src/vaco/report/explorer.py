@@ -19,7 +19,7 @@ import pandas as pd
 
 from vaco.report import style
 from vaco.report.command import run_command
-from vaco.report.tables import MAIN, Tables
+from vaco.report.tables import Tables
 
 NEEDED = ("summary.json", "aggregates.parquet", "iqm_curves.parquet", "task_scores.parquet", "task_curves.parquet")
 ALL_TASKS = ""
@@ -41,26 +41,29 @@ def _values(table: pd.DataFrame, column: str) -> list[float | int | None]:
 def scores(tables: Tables) -> list[dict[str, Any]]:
     """One record a task (or all of them), metric, name and K, with `point`, `low`, `high` and the number of runs."""
     aggregates = tables.read("aggregates")
-    # A name and K may stand in several grids; the grid is kept, since its tasks and seeds differ.
     frames = [aggregates.assign(task=ALL_TASKS), tables.read("task_scores").rename(columns={"env": "task"})]
     records = []
     for frame in frames:
-        grids = frame["grid"] if "grid" in frame else pd.Series(MAIN, index=frame.index)
-        for (_, row), grid in zip(frame.iterrows(), grids, strict=True):
+        # Cells without a finished run have no point, and are no record.
+        for _, row in frame[frame["point"].notna()].iterrows():
             ends = {key: rounded(float(row[key])) for key in ("point", "low", "high")}
-            label = {"task": row["task"], "grid": grid, "metric": row["metric"], "name": row["name"]}
+            # A name and K may stand in several grids, with different tasks and seeds.
+            label = {"task": row["task"], "grid": row["grid"], "metric": row["metric"], "name": row["name"]}
             records.append(label | {"lag": int(row["lag"]), "runs": int(row["runs"])} | ends)
     return records
 
 
 def curves(tables: Tables) -> list[dict[str, Any]]:
-    """One record a task (or all of them), name and K: `steps` and the lists `point`, `low`, `high`."""
+    """One record a task (or all of them), name and K: `steps` and the lists `point`, `low`, `high`.
+
+    The curve of a single task is that of every grid: its `grid` is None.
+    """
     records = []
     sources = (("iqm_curves", ["grid", "name", "lag"]), ("task_curves", ["env", "name", "lag"]))
     for source, keys in sources:
         for (first, name, lag), group in tables.read(source).groupby(keys, sort=False):
             ordered = group.sort_values("grid_steps")
-            place = {"task": ALL_TASKS, "grid": first} if source == "iqm_curves" else {"task": first, "grid": MAIN}
+            place = {"task": ALL_TASKS, "grid": first} if source == "iqm_curves" else {"task": first, "grid": None}
             label = place | {"name": name, "lag": int(str(lag)), "runs": int(group["runs"].min())}
             ends = {key: _values(ordered, key) for key in ("point", "low", "high")}
             records.append(label | {"steps": [int(at) for at in ordered["grid_steps"]]} | ends)
