@@ -11,15 +11,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sphinx.application import Sphinx
-
-from vacobook import docstrings, figures, includes, numbers, offline, prose, tables
+if TYPE_CHECKING:  # the tests read `results`, `prose` and `formula` where no Sphinx is installed
+    from sphinx.application import Sphinx
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register what the pages use. The repository is two folders above the book's sources."""
+    from vacobook import docstrings, figures, includes, numbers, offline, prose, tables
+
     app.add_config_value("vacobook_root", None, "env")
     app.connect("config-inited", _find_root)
     for part in (numbers, figures, tables, includes, docstrings, offline):

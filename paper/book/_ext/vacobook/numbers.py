@@ -33,14 +33,15 @@ class NumberRole(SphinxRole):
             why = f"there is no number '{self.text}'" if known is not None else "paper/numbers.json is not computed"
             message = self.inliner.reporter.error(f"{why}, but this text needs it{hint}", line=self.lineno)
             return [nodes.inline(self.rawtext, self.text, classes=["number-missing"])], [message]
-        return [Number(self.rawtext, str(entry["text"]), source=f"{self.text}: {entry.get('source', '')}")], []
+        source = f"{self.text}: {entry.get('source', '')}"
+        return [Number(self.rawtext, str(entry["text"]), source=source, measured=entry["value"] is not None)], []
 
 
 class Computed(SphinxDirective):
     """A passage that is shown once all that it names exists.
 
-    Its arguments are files (with a slash) or beginnings of keys in ``numbers.json``. Within the passage an unknown key
-    is an error as everywhere, so a passage cannot be half computed.
+    Its arguments are files (with a slash), keys in ``numbers.json`` or beginnings of keys. An unknown key is an
+    error, here as within the passage.
     """
 
     has_content = True
@@ -55,7 +56,10 @@ class Computed(SphinxDirective):
         for name in needed:
             if "/" in name:
                 self.env.note_dependency(str(root / name))
-        lacking = results.lacking(root, needed)
+        try:
+            lacking = results.lacking(root, needed)
+        except results.UnknownError as unknown:
+            raise self.error(f"this passage would wait for ever: {unknown}") from None
         if lacking:
             return [pending(f"This passage will state results that do not exist yet ({', '.join(lacking)}).")]
         return self.parse_content_to_nodes(allow_section_headings=False)
@@ -70,7 +74,8 @@ def pending(text: str) -> nodes.admonition:
 
 
 def _enter(translator: Any, node: Number) -> None:
-    translator.body.append(f'<span class="number" title="{escape(node["source"], quote=True)}">')
+    kind = "number" if node["measured"] else "number not-measured"
+    translator.body.append(f'<span class="{kind}" title="{escape(node["source"], quote=True)}">')
 
 
 def _leave(translator: Any, node: Number) -> None:

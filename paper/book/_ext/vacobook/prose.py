@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
-from sphinx.application import Sphinx
-from sphinx.util import logging
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 ALLOWED = "allowed_numbers.yml"
-LOG = logging.getLogger(__name__)
 
 FENCE = re.compile(r"^\s*(`{3,}|~{3,}|:{3,})(.*)$")
 # Directives whose body is prose, to be read like the rest of the page.
@@ -54,7 +54,8 @@ FREE = [
         r"(?:(?:,| and|–|-| to)\s*\d[\d.]*)*",
     )
 ]
-NUMBER = re.compile(r"(?<![\w.,/#-])[-−+]?(?:\d+(?:[.,]\d+)+|\d+)(?:\s?%|(?:\s*|-)(?:percent|per cent))?(?![\w/])")
+UNIT = r"(?:\s?%|(?:\s*|-)(?:percent|per cent)|[kMG])?"
+NUMBER = re.compile(r"(?<![\w.,/#-])[-−+]?(?:\d+(?:[.,]\d+)+|\d+)" + UNIT + r"(?![\w/])")
 
 
 class Found(NamedTuple):
@@ -141,12 +142,14 @@ def unexplained(page: str, text: str, exceptions: dict[str, dict[str, str]]) -> 
 
 def warn(app: Sphinx, docname: str, content: list[str]) -> None:
     """Check a page as it is read."""
+    from sphinx.util import logging
+
     path = Path(app.env.doc2path(docname))
     if path.suffix != ".md":
         return
     exceptions = allowed(Path(app.srcdir) / ALLOWED)
     for found in unexplained(docname, content[0], exceptions):
-        LOG.warning(
+        logging.getLogger(__name__).warning(
             "'%s' is typed into the prose: use {num}, or give a reason in %s",
             found.text,
             ALLOWED,

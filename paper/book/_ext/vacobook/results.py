@@ -134,23 +134,34 @@ def _parsed(path: Path, changed: int) -> dict[str, Json]:
     return numbers
 
 
+class UnknownError(Exception):
+    """A passage waits for keys that no rule will ever write."""
+
+
 def lacking(root: Path, requirements: list[str]) -> list[str]:
     """Which requirements of a passage are not met.
 
     Args:
         root: the repository.
-        requirements: a file, recognised by its slash; or the beginning of keys of numbers.json, in whole words.
+        requirements: a file, recognised by its slash; or a key of numbers.json, met once it has a value; or the
+            beginning of keys, in whole words, met once one of them has.
+
+    Raises:
+        UnknownError: there are numbers, but none with such a key.
     """
-    numbers = load_numbers(root) or {}
-    return [
-        needed
-        for needed in requirements
-        if not ((root / needed).exists() if "/" in needed else any(_begins(key, needed) for key in numbers))
-    ]
+    numbers = load_numbers(root)
+    return [needed for needed in requirements if not _met(root, numbers, needed)]
 
 
-def _begins(key: str, prefix: str) -> bool:
-    return key == prefix or key.startswith(prefix.rstrip(".") + ".")
+def _met(root: Path, numbers: dict[str, Json] | None, needed: str) -> bool:
+    if "/" in needed:
+        return (root / needed).exists()
+    if numbers is None:
+        return False
+    below = [numbers[needed]] if needed in numbers else [x for k, x in numbers.items() if k.startswith(f"{needed}.")]
+    if not below:
+        raise UnknownError(f"there is no number '{needed}', nor any whose key begins so")
+    return any(entry["value"] is not None for entry in below)
 
 
 FIGURE = re.compile(r"^\s*(?:```|:::+)\{result-figure\}\s+(\S+)", re.MULTILINE)

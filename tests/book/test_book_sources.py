@@ -1,0 +1,123 @@
+"""What the pages show exists or has a rule that makes it: figures, numbers, code, the table of contents."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from vacobook import formula, results
+
+from vaco.objectives.filters import FILTERS
+
+ROOT = Path(__file__).parents[2]
+BOOK = ROOT / "paper" / "book"
+FIGURES = ROOT / "paper" / "figures"
+PAGES = sorted(path for path in BOOK.rglob("*.md") if "_build" not in path.parts)
+# Asks Snakemake itself which rule makes a file; in a process of its own, for it changes the state it runs in.
+ASK = """
+import json, sys
+from pathlib import Path
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+
+tier, *files = sys.argv[1:]
+with SnakemakeApi(OutputSettings()) as api:
+    workflow = api.workflow(
+        resource_settings=ResourceSettings(),
+        config_settings=ConfigSettings(config={"tier": tier}),
+        snakefile=Path("Snakefile"),
+    )._workflow
+    if not list(workflow.rules):
+        workflow.include(str(Path("Snakefile").resolve()), overwrite_default_target=True)
+    rules = list(workflow.rules)
+made = {file: [rule.name for rule in rules if rule.is_producer(file)] for file in files}
+print("ANSWER" + json.dumps(made))
+"""
+
+
+def makers(tier: str, files: list[str]) -> dict[str, list[str]]:
+    asked = subprocess.run(
+        [sys.executable, "-c", ASK, tier, *files], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    (answer,) = [line for line in asked.stdout.splitlines() if line.startswith("ANSWER")] or [asked.stderr]
+    found: dict[str, list[str]] = json.loads(answer.removeprefix("ANSWER"))
+    return found
+
+
+def tier_of(file: str) -> str:
+    """The tier in whose configuration Snakemake is asked: that of the file's folder, if there is one."""
+    folder = Path(file).parent.name
+    return folder if (ROOT / "config" / f"{folder}.yaml").is_file() and not folder.startswith("lm_") else "smoke"
+
+
+def shown() -> list[str]:
+    files = {file for page in PAGES for file in results.shown_files(page, FIGURES)}
+    # One that is not there yet is not shown: its place holds a notice.
+    return sorted(file.relative_to(ROOT).as_posix() for file in files if file.is_file())
+
+
+def test_every_figure_shown_is_made_by_a_rule() -> None:
+    assert len(shown()) > 10, "an empty search would pass everything"
+    for tier in sorted({tier_of(file) for file in shown()}):
+        files = [file for file in shown() if tier_of(file) == tier]
+        made = makers(tier, [*files, "paper/figures/drawn_by_hand.png"])
+        assert not made.pop("paper/figures/drawn_by_hand.png")
+        assert not [file for file, rules in made.items() if not rules]
+
+
+def test_every_number_shown_is_among_the_generated_ones() -> None:
+    known = results.load_numbers(ROOT)
+    if known is None:
+        pytest.skip("paper/numbers.json has not been computed")
+    used = {key for page in PAGES for key in re.findall(r"\{num\}`([^`]+)`", page.read_text(encoding="utf-8"))}
+    assert len(used) > 10
+    assert not used - set(known)
+
+
+def entries(part: object) -> Iterator[str]:
+    if isinstance(part, dict):
+        yield from (str(value) for key, value in part.items() if key in ("file", "root"))
+        for value in part.values():
+            yield from entries(value)
+    elif isinstance(part, list):
+        for item in part:
+            yield from entries(item)
+
+
+def test_the_table_of_contents_lists_every_page_once() -> None:
+    listed = sorted(entries(yaml.safe_load((BOOK / "_toc.yml").read_text())))
+    assert listed == sorted(page.relative_to(BOOK).with_suffix("").as_posix() for page in PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(BOOK).as_posix())
+def test_every_image_has_a_description(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(
+        r"^\s*(?:```|:::+)\{(?:result-figure|figure|image)\}[^\n]*\n((?:\s*:[\w-]+:.*\n)*)", text, re.M
+    ):
+        assert re.search(r":alt:\s*\S", match.group(1)), match.group(0)
+    assert not re.search(r"!\[\]\(", text)
+
+
+@pytest.mark.parametrize("rule", FILTERS.values(), ids=lambda rule: rule.name)
+def test_every_formula_can_be_typeset(rule: object) -> None:
+    text = formula.latex(rule.formula)  # type: ignore[attr-defined]
+    assert text.isascii() and text.count("[") == text.count("]")
+
+
+@pytest.mark.parametrize("strange", ["c = ξA", "c = ρA if lucky"])
+def test_a_formula_with_an_unknown_sign_is_refused(strange: str) -> None:
+    with pytest.raises(ValueError, match="no LaTeX"):
+        formula.latex(strange)
+
+
+def test_nothing_names_this_machine() -> None:
+    """A page, or a text that a rule wrote, must not carry a path of the machine that made it."""
+    texts = [*PAGES, *(ROOT / "paper" / "tables").rglob("*.txt"), *FIGURES.rglob("*.json")]
+    assert not [path for path in texts if re.search(r"(?<![\w.])/(tmp|home|root|work)/", path.read_text("utf-8"))]
