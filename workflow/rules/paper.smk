@@ -4,25 +4,14 @@ snakemake paper       paper/build/report.pdf, about the tier desk (or paper, wit
 snakemake explorer    paper/book/explorer/data.html
 """
 
-import hashlib
-
-from vaco.report.paper import inputs_hash
+from vaco.report.paper import inputs_hash, tables_hash
 
 # Both leave out the smoke tier, which is no evidence about any method.
 SHOWN_TIERS = ["desk", "paper"]
 REPORT_TIER = TIER.name if TIER.name in SHOWN_TIERS else SHOWN_TIERS[0]
-SHOWN_TABLES = [f"results/{tier}/tables" for tier in SHOWN_TIERS]
+SHOWN_TABLES = [str(Path("results", tier, "tables")) for tier in SHOWN_TIERS]
 EXPLORER = "paper/book/explorer/data.html"
 EXPLORER_FILES = [EXPLORER] if TIER.name in SHOWN_TIERS else []
-
-
-def shown_hash():
-    """Sixteen hexadecimal digits over the tables of all tiers that the explorer may show."""
-    digest = hashlib.sha256()
-    for place in map(Path, SHOWN_TABLES):
-        for path in sorted(place.glob("*.*")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 # What exists is no input, only a hash among the parameters: an input would make Snakemake ask whether it is up to date,
@@ -51,11 +40,7 @@ rule paper:
 rule explorer:
     input:
         # Of the tier at hand, so that its page is made after its tables; other tiers are taken as they are.
-        [
-            settled(path)
-            for path in [f"{TABLES}/summary.json", *ESTIMATES]
-            if EXPLORER_FILES
-        ],
+        [settled(path) for path in [*TIDY, *ESTIMATES] if EXPLORER_FILES],
     output:
         EXPLORER,
     log:
@@ -68,7 +53,7 @@ rule explorer:
         runtime=10,
     params:
         tables=SHOWN_TABLES,
-        content=shown_hash(),
+        content=tables_hash(SHOWN_TABLES),
         source=report_hash("explorer"),
     shell:
         "python -m vaco.report.explorer --tables {params.tables:q} --out {output:q} > {log:q} 2>&1"

@@ -67,6 +67,14 @@ def inputs_hash(root: Path, tier: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def tables_hash(folders: Sequence[str]) -> str:
+    """The same over the tables in some folders, for the data of the explorer; a folder may be missing."""
+    digest = hashlib.sha256()
+    for path in (path for folder in folders for path in sorted(Path(folder).glob("*.*"))):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
 def build(root: Path, tier: str, out: Path) -> None:
     """Compile the report.
 
