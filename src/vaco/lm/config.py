@@ -64,6 +64,7 @@ class LMConfig:
     temperature: float = _setting(0.1, "b of TBA and OAPL, in units of reward", above=0)
 
     warm_target: float = _setting(0.3, "accuracy at which the supervised warm start stops; 0 skips it", low=0, high=1)
+    warm_least: int = _setting(0, "fewest gradient steps of the warm start", low=0)
     warm_updates: int = _setting(3000, "most gradient steps of the warm start", low=0)
     warm_batch: int = _setting(128, "worked solutions per gradient step of the warm start", low=1)
     warm_learning_rate: float = _setting(1e-3, "AdamW's step size in the warm start", above=0)
@@ -149,7 +150,7 @@ class LMConfig:
     def warm_hash(self) -> str:
         """Identity of the warm start: the settings that it depends on, and so what several runs may share."""
         names: tuple[str, ...] = ("task", "task_options", "model", "model_options", "new_tokens", "device", "precision")
-        names += ("warm_target", "warm_updates", "warm_batch", "warm_learning_rate", "warm_flaw")
+        names += ("warm_target", "warm_least", "warm_updates", "warm_batch", "warm_learning_rate", "warm_flaw")
         settings = {name: getattr(self, name) for name in names}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 

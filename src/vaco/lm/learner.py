@@ -22,6 +22,7 @@ from vaco.objectives.filters import Samples
 LOG_RATIO_LIMIT = 20.0
 TOKENS_AT_ONCE = 16_384
 """Tokens of one forward and backward pass; a larger minibatch is accumulated."""
+SMALLEST_PIECE = 24
 
 
 @dataclass(frozen=True)
@@ -86,28 +87,41 @@ def token_logp(model: Any, responses: Responses) -> Tensor:
     return torch.zeros(mask.shape, device=logp.device).index_put((rows, steps), logp)
 
 
-def evaluate_logp(model: Any, responses: Responses, at_once: int = TOKENS_AT_ONCE) -> Tensor:
-    """`token_logp` without gradient, in batches sorted by length; [rows, new_tokens]."""
-    result = torch.zeros_like(responses.behaviour_logp)
+def trimmed_logp(model: Any, responses: Responses) -> Tensor:
+    """`token_logp` of all rows, computed in pieces of similar length so that little padding is computed with.
+
+    Returns:
+        [rows, new_tokens]; carries gradients if they are enabled, whatever the number of pieces.
+    """
+    pieces = pieces_by_length(responses)
+    width = responses.behaviour_logp.shape[1]
+    parts = [token_logp(model, responses.take(rows)) for rows in pieces]
+    padded = [torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts]
+    return torch.cat(padded)[torch.argsort(torch.cat(pieces))]
+
+
+def evaluate_logp(model: Any, responses: Responses) -> Tensor:
+    """`token_logp` without gradient, in pieces; [rows, new_tokens]."""
     with torch.no_grad():
-        for rows in batches_by_length(responses, at_once):
-            part = token_logp(model, responses.take(rows))
-            result[rows, : part.shape[1]] = part
-    return result
+        return trimmed_logp(model, responses)
 
 
-def batches_by_length(responses: Responses, at_once: int) -> list[Tensor]:
-    """Rows sorted by length and cut so that no batch, padding included, exceeds `at_once` tokens."""
+def pieces_by_length(responses: Responses, at_once: int = TOKENS_AT_ONCE) -> list[Tensor]:
+    """Rows sorted by length and cut where a piece would hold much padding, or more than `at_once` tokens.
+
+    A piece ends before a row that is a fifth longer than the piece's first, unless the piece is still so small that
+    another forward pass would cost more than the padding.
+    """
     lengths = responses.prompt_lengths + responses.response_lengths
     order = torch.argsort(lengths, stable=True)
-    result: list[Tensor] = []
-    current: list[int] = []
-    for row in order.tolist():
-        if current and (len(current) + 1) * int(lengths[row]) > at_once:
-            result.append(torch.tensor(current, device=order.device))
-            current = []
-        current.append(row)
-    return [*result, torch.tensor(current, device=order.device)]
+    pieces: list[list[int]] = [[]]
+    for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        piece = pieces[-1]
+        padded = len(piece) >= SMALLEST_PIECE and length > 1.2 * int(lengths[piece[0]])
+        if piece and (padded or (len(piece) + 1) * length > at_once):
+            pieces.append([])
+        pieces[-1].append(row)
+    return [torch.tensor(piece, device=order.device) for piece in pieces]
 
 
 class Learner:
@@ -142,7 +156,7 @@ class Learner:
         """
         responses, mask = batch.responses, batch.responses.mask
         whole = int(responses.tokens.numel()) <= TOKENS_AT_ONCE
-        current = (token_logp if whole else evaluate_logp)(self.model, responses)
+        current = (trimmed_logp if whole else evaluate_logp)(self.model, responses)
         verdict = self._coefficients(batch, current.detach(), proximal_logp, update)
         denominator = mask.sum().clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
@@ -150,7 +164,7 @@ class Learner:
             loss = -(verdict.coefficient * current).sum() / denominator
             loss.backward()  # type: ignore[no-untyped-call]
         else:
-            for rows in batches_by_length(responses, TOKENS_AT_ONCE):
+            for rows in pieces_by_length(responses):
                 part = token_logp(self.model, responses.take(rows))
                 coefficient = verdict.coefficient[rows, : part.shape[1]]
                 (-(coefficient * part).sum() / denominator).backward()  # type: ignore[no-untyped-call]

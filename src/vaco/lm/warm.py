@@ -127,7 +127,7 @@ def warm_start(config: LMConfig, loaded: LoadedModel, task: Task, *, quiet: bool
             optimizer.step()
             if update % CHECK_EVERY == 0:
                 reached = _sampled_accuracy(config, loaded, task, held)
-                if reached >= config.warm_target:
+                if reached >= config.warm_target and update >= config.warm_least:
                     return {"warm_updates": float(update), "warm_accuracy": reached}
             progress.advance(1, {"loss": f"{loss.item():.3f}", "accuracy": f"{reached:.3f}"})
     raise UserError(

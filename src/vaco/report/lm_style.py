@@ -1,0 +1,23 @@
+"""How the algorithms of the language-model track are drawn; those shared with MuJoCo look as they do there."""
+
+from __future__ import annotations
+
+from vaco.report import style
+from vaco.report.style import Look
+
+LOOKS = {
+    "a3po": Look("A-3PO", "#009E73", "^", (0, (6, 1.5, 1.2, 1.5)), 1.4, 4.5),
+    "a3po_unweighted": Look("A-3PO, no weight", "#66C2A5", "v", (0, (2, 1)), 1.2, 4.0),
+    "cispo": Look("CISPO", "#CC79A7", "P", (0, (8, 1.5, 1.2, 1.5, 1.2, 1.5)), 1.3, 4.0),
+    "dppo": Look("DPPO", "#56B4E9", "D", (0, (3, 1.2)), 1.3, 4.0),
+    "tis": Look("TIS", "#999999", "h", (0, (5, 2)), 1.2, 4.0),
+    "tba": Look("TBA", "#000000", "p", (0, (1.2, 1.2)), 1.2, 4.0),
+    "oapl": Look("OAPL", "#8C510A", "*", (0, (4, 1, 1, 1)), 1.2, 4.0),
+    "vaco_sequence": Look("VACO, per response", "#F0A070", "o", (0, (2, 1)), 1.2, 4.0),
+    "none": Look("No filter", "#444444", "X", (0, (1, 2)), 1.2, 3.0),
+}
+
+
+def look(name: str) -> Look:
+    """The look of an algorithm."""
+    return LOOKS[name] if name in LOOKS else style.look(name)

@@ -1,0 +1,178 @@
+"""Language models: one warm start a tier, one job a run, tables, and Figure 5 with its companions."""
+
+from vaco.lm.tiers import load_lm_tier
+from vaco.runs.provenance import language_hash
+
+LM_NAME = config["lm_tier"]
+if LM_NAME == "auto":
+    LM_NAME = (
+        f"lm_{TIER.name}"
+        if Path("config", f"lm_{TIER.name}.yaml").is_file()
+        else "none"
+    )
+LM = None if LM_NAME == "none" else readable(load_lm_tier, LM_NAME)
+LM_RESULTS = f"results/{LM_NAME}"
+LM_TABLES = f"{LM_RESULTS}/tables"
+LM_TIDY = [
+    f"{LM_TABLES}/{name}"
+    for name in ("evals.parquet", "updates.parquet", "summary.json")
+]
+LM_FIGURES = {
+    "figure5": ["evals.parquet", "updates.parquet"],
+    "lm_curves": ["evals.parquet", "updates.parquet"],
+    "lm_methods": ["evals.parquet"],
+    "lm_cost": ["evals.parquet", "updates.parquet"],
+}
+LM_FIGURE_FILES = (
+    expand(
+        f"paper/figures/{LM_NAME}/{{name}}.{{suffix}}",
+        name=LM_FIGURES,
+        suffix=["pdf", "png", "json"],
+    )
+    if LM
+    else []
+)
+WARM_START = f"{LM_RESULTS}/warm_start.safetensors"
+
+
+def lm_run(wildcards):
+    """The run that a path stands for."""
+    folder = f"{LM_NAME}/runs/{wildcards.task}/{wildcards.algorithm}/lag{wildcards.lag}/n{wildcards.n}/seed{wildcards.seed}"
+    return readable(LM.find, folder)
+
+
+def lm_files(wildcards):
+    runs = [
+        run
+        for run in LM.runs
+        if not config["allow_missing"]
+        or Path("results", run.folder, "manifest.json").is_file()
+    ]
+    return [
+        f"results/{run.folder}/{name}"
+        for run in runs
+        for name in ("manifest.json", "phases.parquet", "evals.parquet")
+    ]
+
+
+if LM and not config["redraw_only"]:
+
+    rule lm_warm_start:
+        output:
+            WARM_START,
+        log:
+            f"logs/{LM_NAME}/warm_start.log",
+        priority: 1000
+        conda:
+            "../envs/vaco.yaml"
+        threads: 1
+        resources:
+            mem_mb=4000,
+            runtime=120,
+        params:
+            tier=LM_NAME,
+            skip="true" if LM.warm.warm_target == 0 else "false",
+        shell:
+            "if {params.skip}; then : > {output:q};"
+            " else vaco lm warm --tier {params.tier:q} --out {output:q} > {log:q} 2>&1; fi"
+
+    rule lm_train:
+        input:
+            # What the weights are made of is in the run's configuration; a newer file of them trains nothing.
+            warm=ancient(WARM_START),
+        output:
+            manifest=f"{LM_RESULTS}/runs/{{task}}/{{algorithm}}/lag{{lag}}/n{{n}}/seed{{seed}}/manifest.json",
+            phases=f"{LM_RESULTS}/runs/{{task}}/{{algorithm}}/lag{{lag}}/n{{n}}/seed{{seed}}/phases.parquet",
+            evals=f"{LM_RESULTS}/runs/{{task}}/{{algorithm}}/lag{{lag}}/n{{n}}/seed{{seed}}/evals.parquet",
+        log:
+            f"logs/{LM_NAME}/train/{{task}}/{{algorithm}}/lag{{lag}}/n{{n}}/seed{{seed}}.log",
+        wildcard_constraints:
+            task="[^/]+",
+            algorithm="[^/]+",
+            n=r"\d+",
+        priority: lambda wildcards: LM.priority(lm_run(wildcards))
+        conda:
+            "../envs/vaco.yaml"
+        threads: 1
+        resources:
+            mem_mb=lambda wildcards, attempt: (
+                24000 if LM.warm.device == "cuda" else 2500
+            )
+            * attempt,
+            runtime=lambda wildcards, attempt: (
+                1440 if LM.warm.device == "cuda" else 60
+            )
+            * attempt,
+            gpu=1 if LM and LM.warm.device == "cuda" else 0,
+        params:
+            tier=LM_NAME,
+            flags=lambda wildcards: lm_run(wildcards).flags,
+            out=lambda wildcards, output: os.path.dirname(output.manifest),
+            warm=lambda wildcards, input: (
+                [] if LM.warm.warm_target == 0 else ["--warm-start", input.warm]
+            ),
+            source=readable(language_hash),
+        shell:
+            "vaco lm train --tier {params.tier:q} {params.flags:q} {params.warm:q} --out {params.out:q} --quiet"
+            " > {log:q} 2>&1"
+
+    rule lm_aggregate:
+        input:
+            lm_files,
+        output:
+            LM_TIDY,
+        log:
+            f"logs/{LM_NAME}/aggregate.log",
+        conda:
+            "../envs/vaco.yaml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime=20,
+        params:
+            tier=LM_NAME,
+            plan=LM.plan(),
+            missing="--allow-missing" if config["allow_missing"] else "",
+            results=LM_RESULTS,
+            tables=folder,
+            source=report_hash("lm_aggregate"),
+        shell:
+            "(python -m vaco.lm.tiers {params.tier:q} | python -m vaco.report.lm_aggregate --plan - {params.missing}"
+            " --results {params.results:q} --out {params.tables:q}) > {log:q} 2>&1"
+
+    rule lm_runs:
+        input:
+            lm_files,
+
+
+for figure, read in LM_FIGURES.items() if LM else ():
+
+    rule:
+        name:
+            figure
+        input:
+            [f"{LM_TABLES}/{table}" for table in ("summary.json", *read)],
+        output:
+            pdf=f"paper/figures/{LM_NAME}/{figure}.pdf",
+            png=report(
+                f"paper/figures/{LM_NAME}/{figure}.png",
+                caption=f"../report/{figure}.rst",
+                category="Language models",
+                labels={"figure": figure, "tier": LM_NAME},
+            ),
+            sidecar=f"paper/figures/{LM_NAME}/{figure}.json",
+        log:
+            f"logs/{LM_NAME}/figures/{figure}.log",
+        conda:
+            "../envs/vaco.yaml"
+        threads: 1
+        resources:
+            mem_mb=1200,
+            runtime=10,
+        params:
+            module=figure,
+            tables=tables_read,
+            stem=stem,
+            source=report_hash(figure),
+        shell:
+            "python -m vaco.report.{params.module} --tables {params.tables:q} --out {params.stem:q} > {log:q} 2>&1"
