@@ -187,7 +187,7 @@ def test_a_toy_task_is_learned(tmp_path: Path) -> None:
             "warm_batch": 64,
             "warm_flaw": 0.75,
             "warm_learning_rate": 0.003,
-            "updates": 260,
+            "updates": 400,
             "prompts": 32,
             "learning_rate": 0.0005,
             "eval_points": 4,
