@@ -93,7 +93,7 @@ class LMTier:
         return found
 
     def priority(self, run: LMRun) -> int:
-        """Larger runs earlier, so that every prefix of the work holds all methods at equally many seeds."""
+        """Larger for earlier runs: every prefix of the work holds all methods of a grid at equally many seeds."""
         return len(self.runs) - self.runs.index(run)
 
     def plan(self) -> str:
@@ -163,8 +163,8 @@ def _build(raw: Mapping[str, Any], where: str) -> LMTier:
             raise UserError(f"{where}: {problem}") from None
         runs.append(LMRun(raw["tier"], config, tuple(names)))
     seeds = list(dict.fromkeys(run.config.seed for run in runs))
-    # Stable: within one seed and grid the order of the file is kept.
-    runs.sort(key=lambda run: 2 * seeds.index(run.config.seed) + (MAIN not in run.grids))
+    # The main grid first, and all methods at the first seed before the second; stable within.
+    runs.sort(key=lambda run: (MAIN not in run.grids, seeds.index(run.config.seed)))
     return LMTier(raw["tier"], " ".join(raw["description"].split()), raw["training"], grids, tuple(runs))
 
 

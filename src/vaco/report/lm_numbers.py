@@ -1,0 +1,69 @@
+"""Numbers of the language-model track that stand in prose, from its tables."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from vaco.report.lm_cost import METHODS, PARTS, step_seconds
+from vaco.report.lm_stats import CELL, final_accuracy
+from vaco.report.tables import Tables
+from vaco.report.tier_numbers import Found
+
+
+def from_language(tables: Tables) -> Found:
+    """Scale, accuracies of every cell, dropped shares and lags, and A-3PO's saving.
+
+    Keys are `lm.scale...`, `lm.ALGORITHM.nN[.kK].accuracy|low|high|sampled|sampled_low|sampled_high|dropped|fires|lag`
+    and `lm.cost...`; an interval of a single seed is unknown.
+    """
+    yield from _scale(tables)
+    evals, updates = tables.read("evals"), tables.read("updates")
+    for prefix, column in (("", "accuracy"), ("sampled", "sampled_accuracy")):
+        for row in final_accuracy(evals, column).itertuples():
+            cell = _cell(str(row.algorithm), int(row.minibatches), int(row.lag))
+            yield f"{cell}.{prefix or 'accuracy'}", float(row.mean), ".2f"
+            for end in ("low", "high"):
+                yield f"{cell}.{prefix + '_' if prefix else ''}{end}", float(getattr(row, end)), ".2f"
+            if not prefix:
+                yield f"{cell}.seeds", int(row.seeds), "d"
+    means = updates.groupby(CELL)[["filtered_fraction", "triggered", "total_lag"]].mean()
+    for (algorithm, minibatches, lag), row in means.iterrows():
+        cell = _cell(algorithm, minibatches, lag)
+        yield f"{cell}.dropped", float(row["filtered_fraction"]), ".1%"
+        yield f"{cell}.fires", float(row["triggered"]), ".1%"
+        yield f"{cell}.lag", float(row["total_lag"]), ".3f"
+    yield from _cost(updates)
+
+
+def _cell(algorithm: str, minibatches: int, lag: int) -> str:
+    return f"lm.{algorithm}.n{minibatches}" + (f".k{lag}" if lag > 1 else "")
+
+
+def _scale(tables: Tables) -> Found:
+    summary = tables.summary
+    training = summary["training"]
+    yield "lm.scale.runs", summary["runs"], "d"
+    yield "lm.scale.planned", summary["planned_runs"], "d"
+    yield "lm.scale.hours", summary["hours"], ".1f"
+    yield "lm.scale.parameters", summary["parameters"], ",d"
+    yield "lm.scale.updates", training["updates"], "d"
+    yield "lm.scale.responses", training["updates"] * training["prompts"] * training["samples"], ",d"
+    yield "lm.scale.seeds", len(summary["grids"]["main"]["seeds"]), "d"
+    yield "lm.scale.warm_accuracy", summary["warm_start"].get("warm_accuracy"), ".2f"
+    yield "lm.scale.problems", training["eval_problems"], "d"
+    yield "lm.scale.delta", training["delta"], "g"
+
+
+def _cost(updates: pd.DataFrame) -> Found:
+    """Share of a step that evaluating the proximal policy takes, and what A-3PO saves; median and range over cells."""
+    cost = step_seconds(updates[updates["algorithm"].isin(METHODS)])
+    total = cost.assign(total=cost[list(PARTS)].sum(axis=1))
+    wide = total.pivot(index=CELL[1:], columns="algorithm", values="total")
+    if not {"decoupled", "a3po"} <= set(wide.columns):
+        return
+    saved = (1 - wide["a3po"] / wide["decoupled"]).dropna()
+    evaluated = total[total["algorithm"] == "decoupled"]
+    yield "lm.cost.proximal_share", float((evaluated["recompute_seconds"] / evaluated["total"]).median()), ".0%"
+    yield "lm.cost.saved", float(saved.median()), ".0%"
+    yield "lm.cost.saved_least", float(saved.min()), ".0%"
+    yield "lm.cost.saved_most", float(saved.max()), ".0%"

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vaco.cli import run as cli
+from vaco.errors import UserError
+from vaco.lm.tiers import load_lm_tier, main
+
+CONFIG = Path(__file__).parents[2] / "config"
+SMALL = {
+    "tier": "lm_t",
+    "description": "t",
+    "algorithms": ["ppo", "vaco"],
+    "minibatches": [1, 2],
+    "lags": [1],
+    "seeds": [0, 1],
+    "training": {"updates": 4, "prompts": 2, "samples": 2, "eval_points": 2, "warm_target": 0},
+    "studies": {"old": {"lags": [1, 3], "algorithms": ["vaco"], "minibatches": [2]}},
+}
+
+
+def written(folder: Path, **changes: object) -> Path:
+    path = folder / "lm_t.yaml"
+    path.write_text(yaml.safe_dump(SMALL | changes))
+    return path
+
+
+@pytest.mark.parametrize("name", ["lm_smoke", "lm_desk", "lm_paper"])
+def test_the_tiers_of_the_repository_load(name: str) -> None:
+    tier = load_lm_tier(CONFIG / f"{name}.yaml")
+    assert tier.name == name and len({run.folder for run in tier.runs}) == len(tier.runs)
+    needed = {"ppo", "vaco", "decoupled", "a3po", "cispo"}
+    assert needed <= {run.config.algorithm for run in tier.runs if "main" in run.grids}
+    assert len({run.config.warm_hash for run in tier.runs}) == 1
+
+
+def test_lm_desk_has_the_grid_that_figure_5_needs() -> None:
+    main_grid = load_lm_tier(CONFIG / "lm_desk.yaml").grids["main"]
+    assert {1, 4, 16, 64} <= set(main_grid["minibatches"]) and len(main_grid["seeds"]) >= 3
+
+
+def test_runs_are_a_product_each_once_seed_by_seed(tmp_path: Path) -> None:
+    tier = load_lm_tier(written(tmp_path))
+    cells = [(r.config.algorithm, r.config.minibatches, r.config.lag, r.config.seed) for r in tier.runs]
+    assert len(cells) == len(set(cells)) == 2 * (2 * 2 + 1)
+    assert [seed for *_, seed in cells] == [0] * 4 + [1] * 4 + [0, 1]  # the main grid first
+    shared = next(r for r in tier.runs if r.folder == "lm_t/runs/chain_sum/vaco/lag1/n2/seed0")
+    assert shared.grids == ("main", "old") and tier.find(shared.folder) is shared
+    assert "--minibatches 2" in " ".join(shared.flags)
+    with pytest.raises(UserError, match="has no run"):
+        tier.find("lm_t/runs/chain_sum/vaco/lag9/n2/seed0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"minibatches": [3]}, "does not divide the 4 updates"),
+        ({"algorithms": ["vacoo"]}, "did you mean 'vaco'"),
+        ({"training": {"learning_rat": 1}}, "did you mean 'learning_rate'"),
+        ({"training": {"seed": 1}}, "write it as a key of the tier"),
+        ({"seed": [0]}, "did you mean 'seeds'"),
+        ({"tier": "lm_other"}, "is named after its file"),
+        ({"seeds": []}, "at least one entry"),
+    ],
+)
+def test_mistakes_in_a_tier_are_one_sentence(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        load_lm_tier(written(tmp_path, **changes))
+    assert "\n" not in str(caught.value) and "lm_t.yaml" in str(caught.value)
+
+
+def test_the_plan_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(written(tmp_path))]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    assert main([str(tmp_path / "lm_none.yaml")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["lm"], "vaco"),
+        (["lm", "train", "--out", "x", "--algorithm", "pppo"], "did you mean 'ppo'"),
+        (["lm", "train", "--out", "x", "--minibatches", "7"], "does not divide"),
+        (["lm", "train", "--out", "x", "--tier", "lm_dusk"], "there is no language-model tier"),
+        (["lm", "train", "--out", "x", "--task", "chain_sums", "--set", "warm_target=0"], "chain_sum"),
+        (["lm", "train", "--out", "x", "--set", "task_options={max_term: 3}", "--set", "warm_target=0"], "max_term"),
+        (["lm", "warm", "--out", "x", "--set", "warm_target=0"], "nothing to make"),
+        (["lm", "sample", "--run", "a", "--warm-start", "b"], "give one of them"),
+        (["lm", "evaluate", "--problems", "0"], "at least 1"),
+        (["lm", "sample", "--run", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_commands_end_with_one_sentence(
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli(arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not (tmp_path / "x").exists()
