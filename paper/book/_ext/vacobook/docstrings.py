@@ -44,4 +44,5 @@ def _process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: l
 
 def setup(app: Sphinx) -> None:
     """Listen before napoleon does, so that only the author's own text is escaped."""
+    app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", _process, priority=100)

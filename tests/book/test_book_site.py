@@ -1,0 +1,237 @@
+"""The book as readers get it: built with warnings as errors, then opened page by page in a browser.
+
+Slow: the build takes about three minutes of one core. A site that is already built can be named in VACO_BOOK_SITE.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BOOK = ROOT / "paper" / "book"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PHONE = {"width": 390, "height": 844}
+BUILD_SECONDS = 180.0  # of processor time: what the clock shows depends on what else runs
+pytestmark = pytest.mark.slow
+
+
+def missing(what: str, mend: str) -> None:
+    """Skip, or fail where CI has promised that everything is there."""
+    message = f"{what} is missing: {mend}"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@dataclass
+class Page(HTMLParser):
+    """The links, targets and images of a page."""
+
+    text: str
+    links: list[str] = field(default_factory=list)
+    loads: list[str] = field(default_factory=list)
+    targets: set[str] = field(default_factory=set)
+    without_description: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.targets |= {str(given[key]) for key in ("id", "name") if given.get(key)}
+        if tag == "a" and given.get("href"):
+            self.links.append(str(given["href"]))
+        if tag in ("script", "img", "iframe", "source") and given.get("src"):
+            self.loads.append(str(given["src"]))
+        if tag == "link" and given.get("rel") in ("stylesheet", "preload", "icon"):
+            self.loads.append(str(given.get("href")))
+        if tag == "img" and not (given.get("alt") or "").strip():
+            self.without_description.append(str(given.get("src")))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    given = os.environ.get("VACO_BOOK_SITE")
+    if given:
+        return Path(given).resolve()
+    try:
+        import jupyter_book  # noqa: F401
+    except ImportError:
+        missing("Jupyter Book", "pip install -e '.[book]'")
+    out = tmp_path_factory.mktemp("book")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    built = subprocess.run(
+        [Path(sys.executable).with_name("jupyter-book"), "build", "-W", "--keep-going", "--path-output", out, BOOK],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    warnings = [line for line in built.stderr.splitlines() if "WARNING:" in line or "ERROR:" in line]
+    assert built.returncode == 0, "\n".join(warnings) or built.stderr[-4000:]
+    html = out / "_build" / "html"
+    (out / "seconds").write_text(str(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+    return html
+
+
+@pytest.fixture(scope="session")
+def pages(site: Path) -> dict[str, Page]:
+    """Every page of the book by its path; the listings of source that come with the API are left out."""
+    found = [path for path in site.rglob("*.html") if not {"_static", "_modules"} & set(path.relative_to(site).parts)]
+    return {path.relative_to(site).as_posix(): Page(path.read_text(encoding="utf-8")) for path in sorted(found)}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("Playwright", "pip install -e '.[book]'")
+    if CHROMIUM is None:
+        missing("a browser", "apt-get install chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *ignored: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_every_source_became_a_page(pages: dict[str, Page]) -> None:
+    sources = [path for path in BOOK.rglob("*.md") if "_build" not in path.parts]
+    assert {path.relative_to(BOOK).with_suffix(".html").as_posix() for path in sources} <= set(pages)
+
+
+def test_the_build_takes_three_minutes_at_most(site: Path) -> None:
+    measured = site.parents[1] / "seconds"
+    if not measured.is_file():
+        pytest.skip("the site was built elsewhere")
+    assert float(measured.read_text()) <= BUILD_SECONDS
+
+
+def test_links_within_the_book_lead_somewhere(site: Path, pages: dict[str, Page]) -> None:
+    broken = []
+    for name, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (site / name).parent / unquote(parts.path) if parts.path else site / name
+            if not target.resolve().is_file():
+                broken.append(f"{name}: {link}")
+            elif parts.fragment and target.suffix == ".html":
+                known = pages.get(target.resolve().relative_to(site.resolve()).as_posix())
+                known = known or Page(target.read_text(encoding="utf-8"))
+                if unquote(parts.fragment) not in known.targets:
+                    broken.append(f"{name}: {link}")
+    assert not broken
+
+
+def test_every_image_has_a_description(pages: dict[str, Page]) -> None:
+    assert not {name: page.without_description for name, page in pages.items() if page.without_description}
+
+
+def test_nothing_is_loaded_from_another_host(pages: dict[str, Page]) -> None:
+    outside = {name: [url for url in page.loads if re.match(r"(https?:)?//", url)] for name, page in pages.items()}
+    assert not {name: urls for name, urls in outside.items() if urls}
+
+
+def open_page(browser: Any, url: str, **context: Any) -> tuple[Any, list[str]]:
+    """Open a page, wait for its mathematics, and return it with everything that went wrong on the way."""
+    page = browser.new_context(**context).new_page()
+    page.set_default_timeout(120_000)
+    wrong: list[str] = []
+    here = url.split("/")[2]
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "request", lambda request: wrong.append(request.url) if urlsplit(request.url).netloc not in ("", here) else None
+    )
+    page.goto(url)
+    page.evaluate("() => window.MathJax && window.MathJax.startup ? window.MathJax.startup.promise.then(() => 0) : 0")
+    return page, wrong
+
+
+# What of the article is still written as TeX once MathJax is through: code and preformatted text apart.
+RAW = """() => {
+  const walker = document.createTreeWalker(document.querySelector("article"), NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) {
+    const node = walker.currentNode;
+    if (node.parentElement.closest("pre, code, script, style, mjx-container")) continue;
+    if (/\\$\\$|\\\\\\(|\\\\\\[|\\\\frac|\\\\mathbb/.test(node.data)) found.push(node.data.trim());
+  }
+  const untouched = [...document.querySelectorAll("article .math")].filter(m => !m.querySelector("mjx-container"));
+  const refused = [...document.querySelectorAll("mjx-merror")];
+  return found.concat(untouched.map(m => m.textContent), refused.map(m => m.title));
+}"""
+
+
+@pytest.mark.parametrize("how", ["http", "file"])
+def test_every_page_opens_without_a_complaint(
+    browser: Any, address: str, site: Path, pages: dict[str, Page], how: str
+) -> None:
+    wrong = {}
+    for name in pages:
+        page, complaints = open_page(browser, f"{address}/{name}" if how == "http" else f"{site.as_uri()}/{name}")
+        if page.query_selector("article"):
+            complaints += page.evaluate(RAW)
+        page.context.close()
+        if complaints:
+            wrong[name] = complaints
+    assert not wrong
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_scrolls_sideways_on_a_phone(browser: Any, site: Path, pages: dict[str, Page], scheme: str) -> None:
+    wide = {}
+    for name in pages:
+        page, _ = open_page(browser, f"{site.as_uri()}/{name}", viewport=PHONE, color_scheme=scheme)
+        width = page.evaluate("() => Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
+        dark = page.evaluate("() => document.documentElement.dataset.theme")
+        page.context.close()
+        if width > PHONE["width"]:
+            wide[name] = width
+        assert dark == scheme, name
+    assert not wide
+
+
+def test_a_page_that_loads_from_outside_would_be_noticed(browser: Any, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        '<html><body><script src="https://localhost:1/x.js"></script><script>nonsense()</script></body></html>'
+    )
+    page, wrong = open_page(browser, bad.as_uri())
+    page.context.close()
+    assert any("localhost:1" in complaint for complaint in wrong) and any(
+        "nonsense" in complaint for complaint in wrong
+    )
