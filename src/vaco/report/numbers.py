@@ -1,7 +1,7 @@
 """`paper/numbers.json`: every number that stands in prose, read from the file that holds it.
 
-`python -m vaco.report.numbers --tables results/desk/tables --theory results/theory --benchmarks benchmarks/results
---out paper/numbers.json`
+`python -m vaco.report.numbers --tables results/desk/tables --language results/lm_desk/tables --theory results/theory
+--benchmarks benchmarks/results --out paper/numbers.json`
 
 A flat object, key → {"value", "text", "source"}: the number itself, the number as prose shows it, and the file it comes
 from. What has not been measured has the value null and the text "not yet measured".
@@ -22,6 +22,7 @@ from typing import Any
 
 from vaco.errors import UserError
 from vaco.report.command import run_command
+from vaco.report.lm_numbers import from_language
 from vaco.report.tables import Tables
 from vaco.report.tier_numbers import TABLES, Found
 
@@ -124,6 +125,14 @@ def from_optimisations(content: Any) -> Found:
         yield f"optimisation.{_key(name.split(':')[0])}.speedup", 1.0 / pair["ratio"], ".1f"
 
 
+def from_language_benchmark(content: Any) -> Found:
+    """Tokens a second, and how much faster than the plain way."""
+    for name, ratio in content["ratios"].items():
+        yield f"language.ratio.{name}", ratio, ".2f"
+        for side, speed in content["tokens_per_second"][name].items():
+            yield f"language.{name}.{side}", speed["median"], ",.0f"
+
+
 def _key(name: str) -> str:
     """A name as words of a key: lower case, `-v5` dropped, everything else than letters and digits to one of `._`."""
     name = name.lower().replace("-v5", "").replace(" / ", "_over_").replace("/", ".")
@@ -141,6 +150,7 @@ BENCHMARKS: dict[str, Reader] = {
     "throughput.json": from_throughput,
     "faults.json": from_faults,
     "optimisations.json": from_optimisations,
+    "language.json": from_language_benchmark,
 }
 
 
@@ -165,6 +175,17 @@ def of_tier(folder: Path) -> Iterator[tuple[str, Number]]:
         for reader in readers:
             for key, value, form in reader(tables):
                 yield f"{tables.summary['tier']}.{key}", number(value, form, (folder / name).as_posix())
+
+
+def of_language(folder: Path) -> Iterator[tuple[str, Number]]:
+    """The numbers of a language-model tier's tables; without tables a single entry says so."""
+    if not (folder / "summary.json").is_file():
+        yield "lm.scale.runs", number(None, "", (folder / "summary.json").as_posix())
+        return
+    for key, value, form in from_language(Tables(folder)):
+        name = "updates.parquet" if key.endswith((".dropped", ".fires", ".lag")) or ".cost." in key else "evals.parquet"
+        source = "summary.json" if ".scale." in key else name
+        yield key, number(value, form, (folder / source).as_posix())
 
 
 def collect(found: Iterable[tuple[str, Number]]) -> dict[str, Number]:
@@ -195,11 +216,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--theory", type=Path, help="results/theory")
     parser.add_argument("--benchmarks", type=Path, help="benchmarks/results")
+    parser.add_argument("--language", type=Path, help="results/<lm_tier>/tables")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
     given = parser.parse_args(arguments)
     found: list[tuple[str, Number]] = []
     for folder in given.tables:
         found += of_tier(folder)
+    if given.language:
+        found += of_language(given.language)
     if given.theory:
         found += of_files("theory", given.theory, THEORY)
     if given.benchmarks:
