@@ -80,8 +80,8 @@ def provenance(root: Path, product: Product) -> list[tuple[str, str]]:
         facts.append(("configuration", str(side["config_hash"])[:DIGITS]))
     if "runs" in side:
         planned = side.get("planned_runs")
-        facts.append(("runs", f"{side['runs']:,}" + (f" of {planned:,} planned" if planned is not None else "")))
-    seeds = side.get("seeds") or _seeds(summary, side)
+        facts.append(("runs of the tier", f"{side['runs']:,}" + (f" of {planned:,} planned" if planned is not None else "")))
+    seeds = side.get("seeds") or _seeds(summary, side, Path(product.name).name)
     if seeds:
         facts.append(("seeds", str(seeds) if isinstance(seeds, str | int) else ", ".join(str(seed) for seed in seeds)))
     steps = side.get("steps") or summary.get("steps")
@@ -109,9 +109,11 @@ def _summary(root: Path, sidecar: Json) -> Json:
     return {}
 
 
-def _seeds(summary: Json, sidecar: Json) -> list[int]:
-    grid = summary.get("grids", {}).get(sidecar.get("grid", "main"), {})
-    return list(grid.get("seeds", []))
+def _seeds(summary: Json, sidecar: Json, name: str) -> list[int]:
+    """The seeds of the grid that a product shows: the one it names, a study of its own name, or the tier's main grid."""
+    grids = summary.get("grids", {})
+    grid = sidecar.get("grid") or (name if name in grids else "main")
+    return list(grids.get(grid, {}).get("seeds", []))
 
 
 def rows(path: Path) -> list[list[str]]:
