@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -46,7 +47,7 @@ def snakemake(repository: Path) -> Snakemake:
     """Run Snakemake in the copy, on the copy's source."""
 
     def run(*arguments: str, tier: str = "tiny", **config: object) -> subprocess.CompletedProcess[str]:
-        settings = [f"{key}={value}" for key, value in {"tier": tier, **config}.items()]
+        settings = [f"{key}={value}" for key, value in {"tier": tier, "lm_tier": "none", **config}.items()]
         return subprocess.run(
             [sys.executable, "-m", "snakemake", "--cores", "1", *arguments, "--config", *settings],
             cwd=repository,
@@ -67,4 +68,30 @@ def finished(repository: Path) -> Path:
 
     tier = load_tier(repository / "config" / "tiny.yaml")
     write_tier(tier, repository / "results" / "tiny", phases=10)
+    return repository
+
+
+@pytest.fixture
+def clone_of_desk(repository: Path) -> Path:
+    """Two runs of the desk tier, its tables and two figures, made as a maintainer would, without Snakemake's memory."""
+    from synthetic import write_reference, write_run
+
+    from vaco.report import aggregate, constraint, estimates, factorial
+    from vaco.report.plan import read_plan
+    from vaco.runs.tiers import load_tier
+
+    tier = load_tier(repository / "config" / "desk.yaml")
+    root = repository / "results" / "desk"
+    for name in ("ppo", "vaco"):
+        spec = tier.find("Hopper-v5", name, 16, 0)
+        write_run(spec, root.parent / spec.folder, phases=10)
+    for env in tier.environments:
+        write_reference(env, root / "references" / f"{env}.json")
+    with contextlib.chdir(repository):  # sidecars name their tables relative to the root
+        tables = Path("results/desk/tables")
+        aggregate.aggregate(read_plan(tier.plan()), Path("results/desk"), tables, allow_missing=True)
+        assert estimates.main(["--tables", str(tables), "--repetitions", "100"]) == 0
+        for module in (factorial, constraint):
+            name = module.__name__.rsplit(".", 1)[-1]
+            assert module.main(["--tables", str(tables), "--out", f"paper/figures/desk/{name}"]) == 0
     return repository

@@ -117,6 +117,24 @@ def reference_files(wildcards):
     return [f"{RESULTS}/references/{env}.json" for env in TIER.environments]
 
 
+def ground():
+    """What everything stands on, as targets of their own.
+
+    Snakemake does not make a missing file again as long as what was made of it is there. Where tables and figures are
+    tracked, a fresh clone has them all, and only targets of their own make the missing runs start.
+    """
+    if config["redraw_only"]:
+        return []
+    runs = [f"results/{run.folder}/manifest.json" for run in wanted_runs()]
+    return runs + reference_files(None)
+
+
+def drawable(figures, tables):
+    """Figures, unless only redrawing is asked for and there are no tables to draw them from."""
+    there = all(Path(table).is_file() for table in tables)
+    return figures if there or not config["redraw_only"] else []
+
+
 def folder(wildcards, output):
     """The folder that a rule writes to."""
     return os.path.dirname(output[0])

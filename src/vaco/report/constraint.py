@@ -44,7 +44,7 @@ def pooled(lags: pd.DataFrame, value: str) -> np.ndarray:
     order = np.argsort(lags[value].to_numpy())
     values, cumulated = lags[value].to_numpy()[order], np.cumsum(weights[order])
     cumulated = (cumulated - 0.5 * weights[order]) / cumulated[-1]
-    return np.interp([0.05, 0.25, 0.5, 0.75, 0.95], cumulated, values)
+    return np.asarray(np.interp([0.05, 0.25, 0.5, 0.75, 0.95], cumulated, values))
 
 
 def draw(tables: Tables) -> Drawn:
@@ -53,8 +53,8 @@ def draw(tables: Tables) -> Drawn:
     names, capacities = list(grid["algorithms"]), grid["capacities"]
     chosen = {"env": grid["environments"], "name": names, "seed": grid["seeds"]}
     lags, runs = tables.read("lags"), tables.read("runs")
-    for column, allowed in chosen.items():
-        lags, runs = lags[lags[column].isin(allowed)], runs[runs[column].isin(allowed)]
+    for key, allowed in chosen.items():
+        lags, runs = lags[lags[key].isin(allowed)], runs[runs[key].isin(allowed)]
     thresholds = np.unique(runs["delta"])
     figure = style.new_figure(0.6 + len(ROWS) * (0.35 + 0.145 * len(names)))
     panels = figure.subplots(len(ROWS), len(capacities), squeeze=False, sharey=True, sharex="row")

@@ -79,7 +79,7 @@ def draw(tables: Tables) -> Drawn:
         matplotlib.cm.ScalarMappable(limits, MAP), ax=panels, location="right", shrink=0.6, aspect=30, pad=0.01
     )
     bar.set_label(f"normalised score at K = {lag}")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     shown = pd.concat([scores, whole], ignore_index=True)
     controls = [style.look(name, tables.methods).label for name in spot if tables.methods[name]["settings"]]
     text = caption.joined(

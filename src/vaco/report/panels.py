@@ -54,7 +54,7 @@ def count(axes: Axes, table: pd.DataFrame, *, nothing: str = NOTHING) -> None:
     """
     if table.empty:
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        place = {"transform": axes.transAxes, "ha": "center", "va": "center", "bbox": box}
+        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center", "bbox": box}
         axes.text(0.5, 0.5, nothing, color="0.45", fontsize=6.5, **place)
         if len(axes.get_shared_y_axes().get_siblings(axes)) == 1:
             axes.set_yticks([])

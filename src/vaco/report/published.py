@@ -55,10 +55,10 @@ def base(env: str) -> str:
 def our_row(table: pd.DataFrame, tables: Tables, algorithm: str, tasks: Sequence[str]) -> list[str]:
     """Our synchronous PPO: mean over seeds with its interval, and the number of seeds of every task."""
     chosen = (table["grid"] == MAIN) & (table["metric"] == "final") & (table["lag"] == 1) & (table["name"] == algorithm)
-    found = table[chosen].set_index("env")
+    found = {row["env"]: row for _, row in table[chosen].iterrows()}
     cells, seeds = [], []
     for env in tasks:
-        row = found.loc[env] if env in found.index else None
+        row = found.get(env)
         seeds.append(0 if row is None else int(row["runs"]))
         cells.append(MISSING if row is None else _ours(row))
     versions = sorted({env.rsplit("-", 1)[-1] for env in tasks})

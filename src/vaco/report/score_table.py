@@ -20,16 +20,17 @@ HEADER = ("grid", "task", "method", "K", "seeds", "final return", "normalised sc
 
 def rows(table: pd.DataFrame, tables: Tables) -> list[tuple[str, ...]]:
     """One row a grid, task, name and K, in the order of the plan; what is not finished is marked so."""
-    found = table.set_index(["grid", "env", "name", "lag", "metric"]).sort_index()
+    columns = ["grid", "env", "name", "lag", "metric"]
+    found = {tuple(row[column] for column in columns): row for _, row in table.iterrows()}
     made = []
     for grid, plan in tables.summary["grids"].items():
         for env, name, lag in product(plan["environments"], plan["algorithms"], plan["capacities"]):
             key = (grid, env, name, lag)
             cells, seeds = [MISSING] * 3, 0
-            if (*key, "final") in found.index:
-                seeds = int(found.loc[(*key, "final"), "runs"])
+            if (*key, "final") in found:
+                seeds = int(found[(*key, "final")]["runs"])
                 metrics = (("final", 0), ("score", 2), ("auc", 2))
-                cells = [_estimate(found.loc[(*key, metric)], digits) for metric, digits in metrics]
+                cells = [_estimate(found[(*key, metric)], digits) for metric, digits in metrics]
             made.append((grid, env, style.look(name, tables.methods).label, str(lag), str(seeds), *cells))
     return made
 

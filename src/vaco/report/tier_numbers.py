@@ -199,8 +199,7 @@ def _cost(tables: Tables, table: pd.DataFrame) -> Found:
 def _means(rows: pd.DataFrame) -> Mapping[str, float] | None:
     if rows.empty:
         return None
-    means: Mapping[str, float] = rows.select_dtypes("number").mean().to_dict()
-    return means
+    return {str(name): float(value) for name, value in rows.select_dtypes("number").mean().items()}
 
 
 def _get(found: Mapping[str, float] | None, name: str) -> float | None:

@@ -91,7 +91,10 @@ def origin(summary: Mapping[str, Any], runs: pd.DataFrame) -> list[tuple[str, st
         ("environment steps", f"{summary['environment_steps']:,}"),
         ("core-hours", f"{summary['core_hours']:.1f}"),
         ("median minutes a run", f"{runs['wall_seconds'].median() / 60:.1f}"),
-        ("source revisions", ", ".join(f"{revision[:12]} ({count} runs)" for revision, count in revisions.items())),
+        (
+            "source revisions",
+            ", ".join(f"{str(revision)[:12]} ({count} runs)" for revision, count in revisions.items()),
+        ),
         ("runs with uncommitted changes", str(dirty)),
     ]
     return rows + [(package, ", ".join(versions)) for package, versions in summary["versions"].items()]
