@@ -203,6 +203,7 @@ if TIER.name == NUMBERS_TIER:
         input:
             TIDY + ESTIMATES,
             further=FURTHER_NUMBERS,
+            language=[settled(table) for table in LM_TIDY] if LM else [],
         output:
             NUMBERS,
         log:
@@ -215,8 +216,9 @@ if TIER.name == NUMBERS_TIER:
             runtime=10,
         params:
             tables=tables_read,
+            language=["--language", LM_TABLES] if LM else [],
             benchmarks=BENCHMARKS,
             source=report_hash("numbers"),
         shell:
-            "python -m vaco.report.numbers --tables {params.tables:q} --theory results/theory"
+            "python -m vaco.report.numbers --tables {params.tables:q} {params.language:q} --theory results/theory"
             " --benchmarks {params.benchmarks:q} --out {output:q} > {log:q} 2>&1"
