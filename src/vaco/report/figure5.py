@@ -40,7 +40,9 @@ def draw(tables: Tables) -> Drawn:
         dropped(axes, updates[updates["minibatches"] == count], [name for name in DROPS if name in names])
         axes.set_title(f"N = {count}", loc="left")
         axes.set_xlabel("gradient step")
-    np.atleast_1d(panels)[0].set_ylabel("share of tokens dropped")
+    first = np.atleast_1d(panels)[0]
+    first.set_ylabel("share of tokens dropped")
+    first.set_ylim(bottom=min(0.0, first.get_ylim()[0]))
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(names))
     text = lm_caption.joined(
@@ -95,10 +97,7 @@ def dropped(axes: Axes, updates: pd.DataFrame, names: Sequence[str]) -> None:
         series = updates[updates["algorithm"] == name].groupby("update")["filtered_fraction"].mean()
         if len(series):
             smooth = series.rolling(8, min_periods=1, center=True).mean()
-            look = lm_style.look(name)
-            axes.plot(smooth.index, smooth, **look.line)
-            axes.annotate(look.label, (smooth.index[-1], smooth.iloc[-1]), fontsize=6, ha="right", va="bottom")
-    axes.set_ylim(bottom=0)
+            axes.plot(smooth.index, smooth, **lm_style.look(name).line)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
