@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,7 @@ def draw(tables: Tables) -> Drawn:
     evals, updates = tables.read("evals"), tables.read("updates")
     cost = step_seconds(updates[updates["algorithm"].isin(METHODS)])
     table = final_accuracy(evals[evals["algorithm"].isin(METHODS)], "sampled_accuracy")
-    cells = sorted({(int(r.lag), int(r.minibatches)) for r in cost.itertuples()})
+    cells = sorted(set(zip(cost["lag"].tolist(), cost["minibatches"].tolist(), strict=True)))
     rows = [(lag, n, name) for lag, n in cells for name in METHODS if _has(cost, lag, n, name)]
     figure = style.new_figure(1.2 + 0.2 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
@@ -79,12 +80,17 @@ def _has(table: pd.DataFrame, lag: int, count: int, name: str) -> bool:
     return bool(chosen.any())
 
 
+def _by_row(table: pd.DataFrame) -> dict[tuple[int, int, str], dict[Any, Any]]:
+    """The rows of a table by their cell."""
+    return {(row["lag"], row["minibatches"], row["algorithm"]): row for row in table.to_dict("records")}
+
+
 def bars(axes: Axes, cost: pd.DataFrame, rows: Sequence[tuple[int, int, str]]) -> None:
     """Stacked bars of the parts."""
-    indexed = cost.set_index(["lag", "minibatches", "algorithm"])
+    indexed = _by_row(cost)
     start = np.zeros(len(rows))
     for column, (label, colour) in PARTS.items():
-        widths = np.array([float(indexed.loc[row, column]) for row in rows])
+        widths = np.array([indexed[row][column] for row in rows])
         axes.barh(range(len(rows)), widths, left=start, color=colour, label=label, height=0.7)
         start += widths
     axes.set_xlabel("seconds per gradient step")
@@ -94,9 +100,9 @@ def bars(axes: Axes, cost: pd.DataFrame, rows: Sequence[tuple[int, int, str]]) -
 
 def accuracies(axes: Axes, table: pd.DataFrame, rows: Sequence[tuple[int, int, str]]) -> None:
     """Final accuracies with their intervals."""
-    indexed = table.set_index(["lag", "minibatches", "algorithm"])
+    indexed = _by_row(table)
     for place, row in enumerate(rows):
-        values, look = indexed.loc[row], lm_style.look(row[2])
+        values, look = indexed[row], lm_style.look(row[2])
         low, high = (0.0 if np.isnan(values[end]) else abs(values["mean"] - values[end]) for end in ("low", "high"))
         axes.errorbar(values["mean"], place, xerr=[[low], [high]], color=look.colour, capsize=0, **look.point)
     axes.set_xlabel("accuracy of sampled answers")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from vaco.report.lm_cost import METHODS, PARTS, step_seconds
@@ -19,24 +22,24 @@ def from_language(tables: Tables) -> Found:
     yield from _scale(tables)
     evals, updates = tables.read("evals"), tables.read("updates")
     for prefix, column in (("", "accuracy"), ("sampled", "sampled_accuracy")):
-        for row in final_accuracy(evals, column).itertuples():
-            cell = _cell(str(row.algorithm), int(row.minibatches), int(row.lag))
-            yield f"{cell}.{prefix or 'accuracy'}", float(row.mean), ".2f"
+        for row in final_accuracy(evals, column).to_dict("records"):
+            cell = _cell(row)
+            yield f"{cell}.{prefix or 'accuracy'}", row["mean"], ".2f"
             for end in ("low", "high"):
-                yield f"{cell}.{prefix + '_' if prefix else ''}{end}", float(getattr(row, end)), ".2f"
+                yield f"{cell}.{prefix + '_' if prefix else ''}{end}", row[end], ".2f"
             if not prefix:
-                yield f"{cell}.seeds", int(row.seeds), "d"
-    means = updates.groupby(CELL)[["filtered_fraction", "triggered", "total_lag"]].mean()
-    for (algorithm, minibatches, lag), row in means.iterrows():
-        cell = _cell(algorithm, minibatches, lag)
-        yield f"{cell}.dropped", float(row["filtered_fraction"]), ".1%"
-        yield f"{cell}.fires", float(row["triggered"]), ".1%"
-        yield f"{cell}.lag", float(row["total_lag"]), ".3f"
+                yield f"{cell}.seeds", row["seeds"], "d"
+    means = updates.groupby(CELL)[["filtered_fraction", "triggered", "total_lag"]].mean().reset_index()
+    for row in means.to_dict("records"):
+        cell = _cell(row)
+        yield f"{cell}.dropped", row["filtered_fraction"], ".1%"
+        yield f"{cell}.fires", row["triggered"], ".1%"
+        yield f"{cell}.lag", row["total_lag"], ".3f"
     yield from _cost(updates)
 
 
-def _cell(algorithm: str, minibatches: int, lag: int) -> str:
-    return f"lm.{algorithm}.n{minibatches}" + (f".k{lag}" if lag > 1 else "")
+def _cell(row: Mapping[Any, Any]) -> str:
+    return f"lm.{row['algorithm']}.n{row['minibatches']}" + (f".k{row['lag']}" if row["lag"] > 1 else "")
 
 
 def _scale(tables: Tables) -> Found:
