@@ -135,6 +135,23 @@ def drawable(figures, tables):
     return figures if there or not config["redraw_only"] else []
 
 
+def reads(name, tables):
+    """The files that a figure or typeset table is made from."""
+    return [f"{TABLES}/{table}" for table in ("summary.json", *tables)] + [
+        *FURTHER.get(name, {}).values()
+    ]
+
+
+def options(name):
+    """The options that name the files beside tables."""
+    return [word for pair in FURTHER.get(name, {}).items() for word in pair]
+
+
+def settled(path):
+    """A table that is there is taken as it is when only redrawing: in a fresh clone file times mean nothing."""
+    return ancient(path) if config["redraw_only"] else path
+
+
 def folder(wildcards, output):
     """The folder that a rule writes to."""
     return os.path.dirname(output[0])

@@ -56,23 +56,6 @@ if TIER.name == NUMBERS_TIER:
     PROSE_FILES.append(NUMBERS)
 
 
-def reads(name, tables):
-    """The files that a figure or typeset table is made from."""
-    return [f"{TABLES}/{table}" for table in ("summary.json", *tables)] + [
-        *FURTHER.get(name, {}).values()
-    ]
-
-
-def options(name):
-    """The options that name the files beside tables."""
-    return [word for pair in FURTHER.get(name, {}).items() for word in pair]
-
-
-def settled(path):
-    """A table that is there is taken as it is when only redrawing: in a fresh clone file times mean nothing."""
-    return ancient(path) if config["redraw_only"] else path
-
-
 rule estimates:
     input:
         scores=settled(f"{TABLES}/scores.parquet"),

@@ -1,60 +1,5 @@
 """Language models: one warm start a tier, one job a run, tables, and Figure 5 with its companions."""
 
-from vaco.lm.tiers import load_lm_tier
-from vaco.runs.provenance import language_hash
-
-LM_NAME = config["lm_tier"]
-if LM_NAME == "auto":
-    LM_NAME = (
-        f"lm_{TIER.name}"
-        if Path("config", f"lm_{TIER.name}.yaml").is_file()
-        else "none"
-    )
-LM = None if LM_NAME == "none" else readable(load_lm_tier, LM_NAME)
-LM_RESULTS = f"results/{LM_NAME}"
-LM_TABLES = f"{LM_RESULTS}/tables"
-LM_TIDY = [
-    f"{LM_TABLES}/{name}"
-    for name in ("evals.parquet", "updates.parquet", "summary.json")
-]
-LM_FIGURES = {
-    "figure5": ["evals.parquet", "updates.parquet"],
-    "lm_curves": ["evals.parquet", "updates.parquet"],
-    "lm_methods": ["evals.parquet"],
-    "lm_cost": ["evals.parquet", "updates.parquet"],
-}
-LM_FIGURE_FILES = (
-    expand(
-        f"paper/figures/{LM_NAME}/{{name}}.{{suffix}}",
-        name=LM_FIGURES,
-        suffix=["pdf", "png", "json"],
-    )
-    if LM
-    else []
-)
-WARM_START = f"{LM_RESULTS}/warm_start.safetensors"
-
-
-def lm_run(wildcards):
-    """The run that a path stands for."""
-    folder = f"{LM_NAME}/runs/{wildcards.task}/{wildcards.algorithm}/lag{wildcards.lag}/n{wildcards.n}/seed{wildcards.seed}"
-    return readable(LM.find, folder)
-
-
-def lm_files(wildcards):
-    runs = [
-        run
-        for run in LM.runs
-        if not config["allow_missing"]
-        or Path("results", run.folder, "manifest.json").is_file()
-    ]
-    return [
-        f"results/{run.folder}/{name}"
-        for run in runs
-        for name in ("manifest.json", "phases.parquet", "evals.parquet")
-    ]
-
-
 if LM and not config["redraw_only"]:
 
     rule lm_warm_start:
@@ -133,7 +78,9 @@ if LM and not config["redraw_only"]:
             tier=LM_NAME,
             plan=LM.plan(),
             missing="--allow-missing" if config["allow_missing"] else "",
-            results=LM_RESULTS,
+            results=lambda wildcards, output: os.path.dirname(
+                os.path.dirname(output[0])
+            ),
             tables=folder,
             source=report_hash("lm_aggregate"),
         shell:
