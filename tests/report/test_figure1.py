@@ -86,7 +86,9 @@ def test_the_figure_draws_twice_the_same_and_says_where_it_was_measured(tmp_path
     record = json.loads((tmp_path / "a" / "figure1.json").read_text())
     machine = json.loads((TRACKED / "measured.json").read_text())["machine"]
     assert machine["cpu"] in record["caption"] and re.search(r"Measured on \d{4}-\d\d-\d\d", record["caption"])
-    assert len(record["tables"]) == 2 and all(re.fullmatch("[0-9a-f]{64}", value) for value in record["tables"].values())
+    assert len(record["tables"]) == 2 and all(
+        re.fullmatch("[0-9a-f]{64}", value) for value in record["tables"].values()
+    )
 
 
 def test_missing_data_are_one_sentence(tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ def provenance(root: Path, product: Product) -> list[tuple[str, str]]:
         facts.append(("configuration", str(side["config_hash"])[:DIGITS]))
     if "runs" in side:
         planned = side.get("planned_runs")
-        facts.append(("runs of the tier", f"{side['runs']:,}" + (f" of {planned:,} planned" if planned is not None else "")))
+        facts.append(
+            ("runs of the tier", f"{side['runs']:,}" + (f" of {planned:,} planned" if planned is not None else ""))
+        )
     seeds = side.get("seeds") or _seeds(summary, side, Path(product.name).name)
     if seeds:
         facts.append(("seeds", str(seeds) if isinstance(seeds, str | int) else ", ".join(str(seed) for seed in seeds)))
@@ -110,7 +112,7 @@ def _summary(root: Path, sidecar: Json) -> Json:
 
 
 def _seeds(summary: Json, sidecar: Json, name: str) -> list[int]:
-    """The seeds of the grid that a product shows: the one it names, a study of its own name, or the tier's main grid."""
+    """The seeds of the grid a product shows: the one it names, a study of its own name, or the main grid."""
     grids = summary.get("grids", {})
     grid = sidecar.get("grid") or (name if name in grids else "main")
     return list(grids.get(grid, {}).get("seeds", []))
