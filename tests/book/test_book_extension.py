@@ -119,6 +119,12 @@ def test_a_passage_waits_for_its_results(build: Build, needed: str) -> None:
     assert "Unseen" not in html and "Not yet computed" in html and not warnings
 
 
+@pytest.mark.parametrize(("key", "shown"), [("desk.vaco.lag16.iqm", True), ("lm.vaco.n64.accuracy", False)])
+def test_a_passage_can_wait_for_all_its_numbers(build: Build, key: str, shown: bool) -> None:
+    html, warnings = build(f":::{{computed}} numbers\nIt reached {{num}}`{key}`.\n:::")
+    assert ("It reached" in html) == shown and ("Not yet computed" in html) != shown and not warnings
+
+
 def test_a_passage_that_would_wait_for_ever_fails_the_build(build: Build) -> None:
     assert "wait for ever" in build(":::{computed} desk.vac\nUnseen.\n:::")[1]
 

@@ -85,7 +85,7 @@ def test_every_number_shown_is_among_the_generated_ones() -> None:
     known = results.load_numbers(ROOT)
     if known is None:
         pytest.skip("paper/numbers.json has not been computed")
-    used = {key for page in PAGES for key in re.findall(r"\{num\}`([^`]+)`", without_waiting(page))}
+    used = {key for page in PAGES for key in results.keys(without_waiting(page))}
     assert len(used) > 10
     assert not used - set(known)
 

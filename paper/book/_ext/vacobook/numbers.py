@@ -13,6 +13,8 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from vacobook import results
 
+WITHIN = "numbers"
+
 
 class Number(nodes.inline):
     """A number with the file it was read from."""
@@ -40,8 +42,9 @@ class NumberRole(SphinxRole):
 class Computed(SphinxDirective):
     """A passage that is shown once all that it names exists.
 
-    Its arguments are files (with a slash), keys in ``numbers.json`` or beginnings of keys. An unknown key is an
-    error, here as within the passage.
+    The argument ``numbers`` stands for all numbers within the passage: it waits until there is an entry for each. The
+    others are files (with a slash), keys in ``numbers.json`` or beginnings of keys. An unknown key is an error, here as
+    within the passage.
     """
 
     has_content = True
@@ -53,6 +56,11 @@ class Computed(SphinxDirective):
         root = Path(self.config.vacobook_root)
         self.env.note_dependency(str(root / "paper" / "numbers.json"))
         needed = self.arguments[0].split()
+        if WITHIN in needed:
+            needed.remove(WITHIN)
+            known = results.load_numbers(root) or {}
+            if any(key not in known for key in results.keys("\n".join(self.content))):
+                return [pending("This passage will state numbers that not all have been measured yet.")]
         for name in needed:
             if "/" in name:
                 self.env.note_dependency(str(root / name))

@@ -168,6 +168,11 @@ def _met(root: Path, numbers: dict[str, Json] | None, needed: str) -> bool:
     return any(entry["value"] is not None for entry in below)
 
 
+def keys(text: str) -> list[str]:
+    """The keys of all numbers that a text states, in order."""
+    return re.findall(r"\{num\}`([^`]+)`", text)
+
+
 FIGURE = re.compile(r"^\s*(?:```|:::+)\{result-figure\}\s+(\S+)", re.MULTILINE)
 IMAGE = re.compile(r"^\s*(?:```|:::+)\{(?:figure|image)\}\s+(\S+)|!\[[^\]]*\]\(([^)\s]+)\)", re.MULTILINE)
 
