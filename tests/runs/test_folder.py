@@ -465,7 +465,8 @@ def test_of_a_crowd_that_dies_holding_the_lock_one_at_a_time_is_inside(tmp_path:
         member.stdin.flush()
     counts = [tuple(map(int, member.communicate(timeout=60)[0].split())) for member in crowd]
     assert [member.returncode for member in crowd] == [0] * 4
-    assert sum(held for held, _ in counts) > 20 and sum(refused for _, refused in counts) > 5, counts
+    # How often they met depends on the machine's other work; that they met at all makes the test one of contention.
+    assert sum(held for held, _ in counts) > 20 and sum(refused for _, refused in counts) > 0, counts
     assert set(names(folder)) <= {"run.lock"}
 
 
