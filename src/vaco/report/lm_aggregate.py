@@ -93,6 +93,20 @@ def aggregate(plan: Mapping[str, Any], results: Path, allow_missing: bool) -> di
     }
 
 
+def write(plan: Mapping[str, Any], results: Path, out: Path, *, allow_missing: bool) -> None:
+    """Write the tables of `aggregate` into a folder.
+
+    Raises:
+        UserError: as `aggregate`, before anything is written.
+    """
+    tables = aggregate(plan, results, allow_missing)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("evals", "updates"):
+        tables[name].to_parquet(out / f"{name}.parquet", index=False)
+    text = json.dumps(tables["summary"], indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (out / "summary.json").write_text(text, encoding="utf-8")
+
+
 def _summary(plan: Mapping[str, Any], manifests: Sequence[Mapping[str, Any]], missing: list[str]) -> dict[str, Any]:
     hashes = "".join(sorted(m["config_hash"] for m in manifests))
     first = manifests[0]
@@ -128,12 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--allow-missing", action="store_true", help="leave out runs that are not finished")
     given = parser.parse_args(arguments)
     plan = json.loads(sys.stdin.read() if given.plan == "-" else Path(given.plan).read_text(encoding="utf-8"))
-    tables = aggregate(plan, given.results, given.allow_missing)
-    given.out.mkdir(parents=True, exist_ok=True)
-    for name in ("evals", "updates"):
-        tables[name].to_parquet(given.out / f"{name}.parquet", index=False)
-    text = json.dumps(tables["summary"], indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    (given.out / "summary.json").write_text(text, encoding="utf-8")
+    write(plan, given.results, given.out, allow_missing=given.allow_missing)
     return 0
 
 

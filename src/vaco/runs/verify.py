@@ -21,14 +21,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vaco.errors import UserError
-from vaco.runs import tables
-from vaco.runs.config import build
+from vaco.runs import kinds, tables
 from vaco.runs.folder import CHECKPOINTS, EVALS, LOCK, MANIFEST, MARKER, PHASES, POLICY
-from vaco.runs.provenance import PACKAGES, training_hash
-from vaco.runs.tiers import RunSpec, Tier
+from vaco.runs.provenance import PACKAGES
+from vaco.runs.tiers import Tier
 
 RUNS, TABLES, REFERENCES = "runs", "tables", "references"
 _WORKING = (CHECKPOINTS, MARKER, LOCK)
@@ -44,7 +42,9 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "completed_steps": int,
     "wall_seconds": (int, float),
 }
+# By kind of run: what produced its numbers.
 _MUST_BE_ONE = ("mujoco",)
+_MUST_BE_ONE_LANGUAGE = ("torch", "transformers")
 
 Level = Literal["error", "warning"]
 
@@ -76,12 +76,13 @@ class VerifiedRun:
     manifest: dict[str, Any]
 
 
-def verify(root: Path, tier: Tier | None = None, *, allow_missing: bool = False) -> tuple[list[Finding], int]:
+def verify(root: Path, tier: Any = None, *, allow_missing: bool = False) -> tuple[list[Finding], int]:
     """Check every run below a folder, and what belongs to them all.
 
     Args:
         root: a run folder, `results/<tier>`, or any folder above run folders of one tier.
-        tier: what the results should be; None checks the runs for themselves and against each other.
+        tier: what the results should be, a `Tier` or an `LMTier`; None checks the runs for themselves and against each
+            other.
         allow_missing: runs of the tier that are not there, or not finished, are warnings.
 
     Returns:
@@ -105,7 +106,8 @@ def verify(root: Path, tier: Tier | None = None, *, allow_missing: bool = False)
     findings += other_code(runs)
     if tier is not None and (root / RUNS).is_dir():
         findings += against_tier(root, runs, set(folders), tier, "warning" if allow_missing else "error")
-        findings += _references(root, tier, "warning" if allow_missing else "error")
+        if isinstance(tier, Tier):
+            findings += _references(root, tier, "warning" if allow_missing else "error")
     return findings, len(runs)
 
 
@@ -138,7 +140,10 @@ def run_folders(root: Path) -> Iterator[Path]:
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: give a run folder or a folder such as results/smoke")
     for place, below, files in os.walk(root):
-        if {MANIFEST, MARKER, PHASES, EVALS} & set(files):
+        # The tables of a tier, next to its runs, may bear the names of a run's.
+        if Path(place) == root / TABLES and (root / RUNS).is_dir():
+            below[:] = []
+        elif {MANIFEST, MARKER, PHASES, EVALS} & set(files):
             below[:] = []
             yield Path(place)
 
@@ -179,12 +184,14 @@ def check_run(folder: Path, *, unfinished: Level = "error") -> tuple[list[Findin
 def mixture(root: Path, runs: Sequence[VerifiedRun]) -> list[Finding]:
     """What runs that are compared with each other must have in common."""
     findings = []
-    for package in ("python", *PACKAGES):
+    language = any(kinds.is_language(run.manifest) for run in runs)
+    must_be_one = _MUST_BE_ONE_LANGUAGE if language else _MUST_BE_ONE
+    for package in ("python", *PACKAGES, "transformers"):
         groups = _groups(runs, lambda run, package=package: run.manifest["versions"].get(package))
         if len(groups) > 1:
-            level: Level = "error" if package in _MUST_BE_ONE else "warning"
+            level: Level = "error" if package in must_be_one else "warning"
             findings.append(Finding(level, root, f"the runs mix versions of {package}: {_examples(groups)}"))
-    by_algorithm = _groups(runs, lambda run: run.manifest["identity"].get("algorithm"))
+    by_algorithm = _groups(runs, lambda run: kinds.group_of(run.manifest))
     for algorithm, members in by_algorithm.items():
         groups = _groups(members, lambda run: run.manifest["source_hash"][:12])
         if len(groups) > 1:
@@ -207,9 +214,9 @@ def mixture(root: Path, runs: Sequence[VerifiedRun]) -> list[Finding]:
 def other_code(runs: Sequence[VerifiedRun]) -> list[Finding]:
     """Warn of runs that the training code installed here would not make again."""
     findings = []
-    for algorithm, members in _groups(runs, lambda run: run.manifest["identity"].get("algorithm")).items():
+    for algorithm, members in _groups(runs, lambda run: kinds.group_of(run.manifest)).items():
         try:
-            installed = training_hash(algorithm)
+            installed = kinds.source_of(members[0].manifest)
         except UserError as problem:
             findings.append(Finding("error", members[0].folder, f"its algorithm is unknown here: {problem}"))
             continue
@@ -224,12 +231,10 @@ def other_code(runs: Sequence[VerifiedRun]) -> list[Finding]:
 
 
 def against_tier(
-    root: Path, runs: Sequence[VerifiedRun], present: set[Path], tier: Tier, missing: Level
+    root: Path, runs: Sequence[VerifiedRun], present: set[Path], tier: Any, missing: Level
 ) -> list[Finding]:
     """Compare what is there with what the tier asks for, down to the last setting of every run."""
-    wanted = {root.parent / spec.folder: spec for spec in tier.runs()}
-    if root.name != tier.name:
-        wanted = {root / Path(spec.folder).relative_to(tier.name): spec for spec in tier.runs()}
+    wanted = {root / Path(folder).relative_to(tier.name): asked for folder, asked in kinds.asked_runs(tier).items()}
     absent = [folder for folder in wanted if folder not in present]
     findings = []
     if absent:
@@ -241,8 +246,8 @@ def against_tier(
         text = f"the tier '{tier.name}' asks for no such run: move the folder elsewhere, or add the run to the tier"
         findings.append(Finding("error", folder, text))
     for run in runs:
-        if run.folder in wanted and run.manifest["config_hash"] != _hash_of(wanted[run.folder]):
-            differing = _differing(run.manifest["config"], wanted[run.folder])
+        if run.folder in wanted and run.manifest["config_hash"] != wanted[run.folder].hash:
+            differing = _differing(run.manifest["config"], wanted[run.folder].resolved())
             text = f"was trained with other settings than the tier '{tier.name}' asks for{differing}: train it again"
             findings.append(Finding("error", run.folder, text))
     return findings
@@ -328,40 +333,17 @@ def _contradictions(manifest: dict[str, Any]) -> Iterator[str]:
 def _incomplete(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[Path, str]]:
     """Rows that should be there and are not, and values that no run writes."""
     try:
-        config = build(manifest["config"])
-        phases, evals = tables.read_parquet(folder / PHASES), tables.read_parquet(folder / EVALS)
-        steps, grid = phases["env_steps"], evals["grid_steps"]
-        returns = evals["mean"]
+        yield from list(kinds.incomplete(folder, manifest))
     except (UserError, KeyError) as problem:
         yield folder, f"cannot be checked, {problem}"
-        return
-    if steps.tolist() != [config.batch * phase for phase in range(1, config.phases + 1)]:
-        yield folder / PHASES, f"has {len(steps)} rows that are not the {config.phases} phases of the run in order"
-    if manifest["completed_steps"] != config.batch * config.phases:
-        yield folder / MANIFEST, f"says {manifest['completed_steps']} steps, but {config.steps} were asked for"
-    nominal = {round(point * config.steps / config.eval_points) for point in range(config.eval_points + 1)}
-    inside = len(grid) > 0 and set(grid.tolist()) <= nominal and bool((np.diff(grid) > 0).all())
-    if not inside or grid[-1] != config.steps or evals["env_steps"][0] != 0:
-        yield folder / EVALS, "does not hold the evaluation points of the run from first to last"
-    if not _all_finite(returns):
-        yield folder / EVALS, "holds a return that is not finite"
-
-
-def _all_finite(values: NDArray[Any]) -> bool:
-    return bool(np.isfinite(values).all())
 
 
 def _of_its_place(folder: Path, manifest: dict[str, Any]) -> list[Finding]:
     """A path is an identity: below `runs/`, compare the two."""
-    parts = folder.absolute().parts
-    if len(parts) < 5 or parts[-5] != RUNS:
-        return []
-    identity = manifest["identity"]
-    expected = {"env": parts[-4], "lag": parts[-2].removeprefix("lag"), "seed": parts[-1].removeprefix("seed")}
     return [
-        Finding("error", folder, f"is the place of {name} {value}, but holds a run of {name} {identity.get(name)}")
-        for name, value in expected.items()
-        if str(identity.get(name)) != value
+        Finding("error", folder, f"is the place of {name} {expected}, but holds a run of {name} {found}")
+        for name, (expected, found) in kinds.place_of(folder, manifest, RUNS).items()
+        if expected != found
     ]
 
 
@@ -401,18 +383,8 @@ def _record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _hash_of(spec: RunSpec) -> str:
-    return build(_settings(spec)).hash
-
-
-def _settings(spec: RunSpec) -> dict[str, Any]:
-    own = {"env": spec.env, "algorithm": spec.algorithm, "lag": spec.lag, "seed": spec.seed, "steps": spec.steps}
-    return own | {"eval_points": spec.points, "eval_episodes": spec.episodes} | dict(spec.settings)
-
-
-def _differing(config: dict[str, Any], spec: RunSpec) -> str:
+def _differing(config: dict[str, Any], asked: dict[str, Any]) -> str:
     """Name the first settings in which a run and its tier differ."""
-    asked = build(_settings(spec)).resolved()
     names = [name for name in sorted({*config, *asked}) if config.get(name) != asked.get(name)]
     shown = ", ".join(f"{name} is {config.get(name)!r}, asked for {asked.get(name)!r}" for name in names[:3])
     return f" ({shown})" if shown else ""
