@@ -215,9 +215,9 @@ def _estimate(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
+    from vaco.lm.verify import kind_of, load_any_tier
     from vaco.report.derive import underived
     from vaco.runs import verify
-    from vaco.runs.kinds import load_any_tier
 
     findings: list[verify.Finding] = []
     runs = products = 0
@@ -229,7 +229,7 @@ def _verify(options: argparse.Namespace) -> None:
             continue
         named = Path("config", f"{folder.resolve().name}.yaml")
         tier = load_any_tier(options.tier or named) if options.tier or named.is_file() else None
-        found, count = verify.verify(folder, tier, allow_missing=options.allow_missing)
+        found, count = verify.verify(folder, tier, kind=kind_of(folder, tier), allow_missing=options.allow_missing)
         runs += count
         findings += found
         # Tables made of runs that are wrong are wrong in ways that say nothing new.

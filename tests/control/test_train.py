@@ -220,7 +220,14 @@ def test_the_grid_covers_the_run(steps: int, points: int) -> None:
         assert nominal - config.batch < phase * config.batch < nominal + config.batch
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "ppo_kl", "spo", "impala", "geppo", "decoupled", "vaco"])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        "ppo",
+        "vaco",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("ppo_kl", "spo", "impala", "geppo", "decoupled")),
+    ],
+)
 def test_every_algorithm_learns_to_balance(algorithm: str, tmp_path: Path) -> None:
     """InvertedPendulum: random and untrained policies last some tens of steps, 1000 are the limit."""
     config = build(

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from lm_helpers import SIZE, small_config
 
 import vaco.lm.train as training
@@ -84,6 +88,36 @@ def test_the_same_command_gives_the_same_bits_and_so_does_a_run_that_was_stopped
     for rows, table in ((run.rows, expected[0]), (run.evals, expected[1])):
         found = pd.DataFrame(state.columns(rows)).drop(columns=CLOCKS, errors="ignore")
         assert found.sort_index(axis=1).equals(table)
+
+
+@pytest.mark.slow
+def test_a_process_killed_again_and_again_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """SIGKILL the real command, each time a little after it has saved something new."""
+    settings = tmp_path / "settings.yaml"
+    config = small_config(algorithm="a3po", minibatches=2, lag=2, updates=24, warm_target=0.1, warm_least=20)
+    settings.write_text(yaml.safe_dump(config.resolved()))
+    generator, out = np.random.default_rng(0), tmp_path / "killed"
+
+    def command(folder: Path) -> list[str]:
+        flags = ["--config", str(settings), "--out", str(folder), "--checkpoint-seconds", "0", "--quiet"]
+        return [sys.executable, "-m", "vaco", "lm", "train", *flags]
+
+    def saved() -> set[str]:
+        return {path.name for path in (out / "checkpoints").glob("checkpoint-*[0-9].safetensors")}
+
+    for _ in range(2):
+        before = saved()
+        process = subprocess.Popen(command(out), stderr=subprocess.DEVNULL)
+        while process.poll() is None and saved() == before:
+            time.sleep(0.005)
+        time.sleep(generator.uniform(0.0, 0.2))
+        process.kill()
+        process.wait()
+        assert not (out / "manifest.json").exists(), "the run must have been interrupted"
+    assert saved(), "something must have been saved"
+    for folder in (out, tmp_path / "whole"):
+        subprocess.run(command(folder), check=True)
+    assert same(tmp_path / "whole", out)
 
 
 def test_a_round_abandoned_leaves_the_run_as_it_was(rewarded: None) -> None:
@@ -175,6 +209,7 @@ def test_bad_settings_are_refused_in_one_sentence(changes: dict[str, object], wo
         small_config(**changes)
 
 
+@pytest.mark.slow
 def test_a_toy_task_is_learned(tmp_path: Path) -> None:
     """From at most 30 % to at least 90 % of right answers, on sums that a flawed teacher taught."""
     config = build_lm(

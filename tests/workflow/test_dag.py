@@ -39,7 +39,10 @@ def jobs(done: subprocess.CompletedProcess[str]) -> Counter[str]:
     return Counter({line.split()[0]: int(line.split()[1]) for line in table.group(1).splitlines()} if table else {})
 
 
-@pytest.mark.parametrize(("tier", "runs", "tasks"), [("smoke", 72, 3), ("desk", 543, 3), ("paper", 1440, 6)])
+@pytest.mark.parametrize(
+    ("tier", "runs", "tasks"),
+    [("smoke", 72, 3), ("desk", 543, 3), pytest.param("paper", 1440, 6, marks=pytest.mark.slow)],
+)
 def test_every_tier_dry_runs_in_full(snakemake: Snakemake, tier: str, runs: int, tasks: int) -> None:
     more = dict.fromkeys({"smoke": (), "desk": DESK, "paper": ("explorer",)}[tier], 1)
     assert jobs(snakemake("-n", tier=tier)) == Counter(DOWNSTREAM | more | {"train": runs, "reference": tasks})
@@ -56,6 +59,7 @@ def test_the_training_command_is_that_of_the_tier(snakemake: Snakemake) -> None:
     assert expected in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_from_finished_runs_to_figures_and_what_reruns_after_an_edit(finished: Path, snakemake: Snakemake) -> None:
     # Three products stand for all, since each takes seconds to make.
     made = {"figure3": 1, "figure4": 1, "score_table": 1}
@@ -146,12 +150,6 @@ def test_a_mistake_in_the_configuration_is_one_sentence(
     done = snakemake("-n", **setting)
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert message in done.stdout + done.stderr
-
-
-def test_lint_and_format_are_clean() -> None:
-    for command in (["snakemake", "--lint"], ["snakefmt", "--check", "Snakefile", "workflow"]):
-        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_layout_is_that_of_the_catalogue() -> None:

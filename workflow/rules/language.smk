@@ -85,7 +85,8 @@ if LM and not config["redraw_only"]:
             source=report_hash("lm_aggregate"),
         shell:
             "(python -m vaco.lm.tiers {params.tier:q} | python -m vaco.report.lm_aggregate --plan - {params.missing}"
-            " --results {params.results:q} --out {params.tables:q}) > {log:q} 2>&1"
+            " --results {params.results:q} --out {params.tables:q} &&"
+            " vaco verify {params.results:q} --tier {params.tier:q} {params.missing}) > {log:q} 2>&1"
 
     rule lm_runs:
         input:

@@ -28,7 +28,11 @@ _SOURCES = ("objectives/**/*.py", "lag.py", "runs/config.py", "runs/rng.py", "co
 _REPLAY = "control/replay.py"  # evaluates what is already trained
 _TOKENS = "objectives/tokens.py"  # of language models only
 _LANGUAGE_SOURCES = ("objectives/**/*.py", "lag.py", "runs/rng.py", "lm/**/*.py")
-_LANGUAGE_SURFACE = ("lm/command.py", "lm/tiers.py")  # decide which runs exist, not what a run does
+_LANGUAGE_SURFACE = (
+    "lm/command.py",
+    "lm/tiers.py",
+    "lm/verify.py",
+)  # decide which runs exist or are good, not what one does
 # Arguments that are only printed: name and formula of a filter, meaning of a setting, formula of an alignment.
 _PRINTED = {"register": (0, 1), "_setting": (1,), "Alignment": (3,)}
 

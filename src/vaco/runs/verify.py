@@ -23,8 +23,9 @@ from typing import Any, Literal
 import numpy as np
 
 from vaco.errors import UserError
-from vaco.runs import kinds, tables
+from vaco.runs import tables
 from vaco.runs.folder import CHECKPOINTS, EVALS, LOCK, MANIFEST, MARKER, PHASES, POLICY
+from vaco.runs.kinds import CONTROL, AnyTier, Kind
 from vaco.runs.provenance import PACKAGES
 from vaco.runs.tiers import Tier
 
@@ -42,9 +43,6 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "completed_steps": int,
     "wall_seconds": (int, float),
 }
-# By kind of run: what produced its numbers.
-_MUST_BE_ONE = ("mujoco",)
-_MUST_BE_ONE_LANGUAGE = ("torch", "transformers")
 
 Level = Literal["error", "warning"]
 
@@ -76,13 +74,15 @@ class VerifiedRun:
     manifest: dict[str, Any]
 
 
-def verify(root: Path, tier: Any = None, *, allow_missing: bool = False) -> tuple[list[Finding], int]:
+def verify(
+    root: Path, tier: AnyTier | None = None, *, kind: Kind = CONTROL, allow_missing: bool = False
+) -> tuple[list[Finding], int]:
     """Check every run below a folder, and what belongs to them all.
 
     Args:
         root: a run folder, `results/<tier>`, or any folder above run folders of one tier.
-        tier: what the results should be, a `Tier` or an `LMTier`; None checks the runs for themselves and against each
-            other.
+        tier: what the results should be; None checks the runs for themselves and against each other.
+        kind: what kind of run is to be there.
         allow_missing: runs of the tier that are not there, or not finished, are warnings.
 
     Returns:
@@ -97,15 +97,15 @@ def verify(root: Path, tier: Any = None, *, allow_missing: bool = False) -> tupl
     findings: list[Finding] = []
     runs = []
     for folder in folders:
-        found, manifest = check_run(folder, unfinished="warning" if allow_missing else "error")
+        found, manifest = check_run(folder, kind=kind, unfinished="warning" if allow_missing else "error")
         findings += found
         if manifest is not None:
             runs.append(VerifiedRun(folder, manifest))
-            findings += _of_its_place(folder, manifest)
-    findings += mixture(root, runs)
-    findings += other_code(runs)
+            findings += _of_its_place(folder, manifest, kind)
+    findings += mixture(root, runs, kind)
+    findings += other_code(runs, kind)
     if tier is not None and (root / RUNS).is_dir():
-        findings += against_tier(root, runs, set(folders), tier, "warning" if allow_missing else "error")
+        findings += against_tier(root, runs, set(folders), tier, kind, "warning" if allow_missing else "error")
         if isinstance(tier, Tier):
             findings += _references(root, tier, "warning" if allow_missing else "error")
     return findings, len(runs)
@@ -148,11 +148,14 @@ def run_folders(root: Path) -> Iterator[Path]:
             yield Path(place)
 
 
-def check_run(folder: Path, *, unfinished: Level = "error") -> tuple[list[Finding], dict[str, Any] | None]:
+def check_run(
+    folder: Path, *, kind: Kind = CONTROL, unfinished: Level = "error"
+) -> tuple[list[Finding], dict[str, Any] | None]:
     """Check one run for itself.
 
     Args:
         folder: the run's folder.
+        kind: what kind of run is to be there.
         unfinished: how bad it is that the run is still under way.
 
     Returns:
@@ -165,14 +168,14 @@ def check_run(folder: Path, *, unfinished: Level = "error") -> tuple[list[Findin
         manifest = tables.read_json(folder / MANIFEST)
     except UserError:
         manifest = None
-    wrong = _wrong_fields(manifest)
+    wrong = _wrong_fields(manifest, kind)
     if wrong:
         text = f"the manifest {wrong}: delete the folder and run its command again"
         return [Finding("error", folder / MANIFEST, text)], None
     findings = [Finding("error", path, text) for path, text in _altered(folder, manifest)]
     findings += [Finding("error", folder / MANIFEST, text) for text in _contradictions(manifest)]
     if not findings:
-        findings += [Finding("error", path, text) for path, text in _incomplete(folder, manifest)]
+        findings += [Finding("error", path, text) for path, text in _incomplete(folder, manifest, kind)]
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in _WRITTEN)
     findings += [Finding("error", folder / name, "is no part of a run: move it elsewhere") for name in strangers]
     if any((folder / name).exists() for name in _WORKING):
@@ -181,17 +184,15 @@ def check_run(folder: Path, *, unfinished: Level = "error") -> tuple[list[Findin
     return findings, manifest
 
 
-def mixture(root: Path, runs: Sequence[VerifiedRun]) -> list[Finding]:
+def mixture(root: Path, runs: Sequence[VerifiedRun], kind: Kind) -> list[Finding]:
     """What runs that are compared with each other must have in common."""
     findings = []
-    language = any(kinds.is_language(run.manifest) for run in runs)
-    must_be_one = _MUST_BE_ONE_LANGUAGE if language else _MUST_BE_ONE
     for package in ("python", *PACKAGES, "transformers"):
         groups = _groups(runs, lambda run, package=package: run.manifest["versions"].get(package))
         if len(groups) > 1:
-            level: Level = "error" if package in must_be_one else "warning"
+            level: Level = "error" if package in kind.must_be_one else "warning"
             findings.append(Finding(level, root, f"the runs mix versions of {package}: {_examples(groups)}"))
-    by_algorithm = _groups(runs, lambda run: kinds.group_of(run.manifest))
+    by_algorithm = _groups(runs, lambda run: kind.group(run.manifest))
     for algorithm, members in by_algorithm.items():
         groups = _groups(members, lambda run: run.manifest["source_hash"][:12])
         if len(groups) > 1:
@@ -211,12 +212,12 @@ def mixture(root: Path, runs: Sequence[VerifiedRun]) -> list[Finding]:
     return findings
 
 
-def other_code(runs: Sequence[VerifiedRun]) -> list[Finding]:
+def other_code(runs: Sequence[VerifiedRun], kind: Kind) -> list[Finding]:
     """Warn of runs that the training code installed here would not make again."""
     findings = []
-    for algorithm, members in _groups(runs, lambda run: kinds.group_of(run.manifest)).items():
+    for algorithm, members in _groups(runs, lambda run: kind.group(run.manifest)).items():
         try:
-            installed = kinds.source_of(members[0].manifest)
+            installed = kind.source(members[0].manifest)
         except UserError as problem:
             findings.append(Finding("error", members[0].folder, f"its algorithm is unknown here: {problem}"))
             continue
@@ -231,10 +232,10 @@ def other_code(runs: Sequence[VerifiedRun]) -> list[Finding]:
 
 
 def against_tier(
-    root: Path, runs: Sequence[VerifiedRun], present: set[Path], tier: Any, missing: Level
+    root: Path, runs: Sequence[VerifiedRun], present: set[Path], tier: AnyTier, kind: Kind, missing: Level
 ) -> list[Finding]:
     """Compare what is there with what the tier asks for, down to the last setting of every run."""
-    wanted = {root / Path(folder).relative_to(tier.name): asked for folder, asked in kinds.asked_runs(tier).items()}
+    wanted = {root / Path(folder).relative_to(tier.name): asked for folder, asked in kind.asked(tier).items()}
     absent = [folder for folder in wanted if folder not in present]
     findings = []
     if absent:
@@ -293,15 +294,17 @@ def sidecars(folder: Path, base: Path) -> tuple[list[Finding], int]:
     return findings, count
 
 
-def _wrong_fields(manifest: Any) -> str | None:
+def _wrong_fields(manifest: Any, kind: Kind) -> str | None:
     """What keeps a manifest from being one, as a clause; None if nothing does."""
     if not isinstance(manifest, dict):
         return "cannot be read"
     if manifest.get("schema") != 1:
         return f"is of schema {manifest.get('schema')!r}, and this version reads schema 1"
-    for name, kind in _FIELDS.items():
-        if not isinstance(manifest.get(name), kind):
+    for name, wanted in _FIELDS.items():
+        if not isinstance(manifest.get(name), wanted):
             return f"has no '{name}', or of another kind"
+    if kind.subject not in manifest["identity"]:
+        return f"has no '{kind.subject}' in its identity, so it is no run of {kind.name}"
     if manifest.get("status") != "complete":
         return f"says that the run is {manifest.get('status')!r} rather than complete"
     return None
@@ -330,20 +333,20 @@ def _contradictions(manifest: dict[str, Any]) -> Iterator[str]:
             yield f"its identity says {name} = {value!r} but its configuration {config.get(name)!r}"
 
 
-def _incomplete(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+def _incomplete(folder: Path, manifest: dict[str, Any], kind: Kind) -> Iterator[tuple[Path, str]]:
     """Rows that should be there and are not, and values that no run writes."""
     try:
-        yield from list(kinds.incomplete(folder, manifest))
+        phases, evals = tables.read_parquet(folder / PHASES), tables.read_parquet(folder / EVALS)
+        yield from list(kind.incomplete(folder, manifest, phases, evals))
     except (UserError, KeyError) as problem:
         yield folder, f"cannot be checked, {problem}"
 
 
-def _of_its_place(folder: Path, manifest: dict[str, Any]) -> list[Finding]:
+def _of_its_place(folder: Path, manifest: dict[str, Any], kind: Kind) -> list[Finding]:
     """A path is an identity: below `runs/`, compare the two."""
     return [
         Finding("error", folder, f"is the place of {name} {expected}, but holds a run of {name} {found}")
-        for name, (expected, found) in kinds.place_of(folder, manifest, RUNS).items()
-        if expected != found
+        for name, expected, found in kind.misplaced(folder, manifest["identity"], RUNS)
     ]
 
 
