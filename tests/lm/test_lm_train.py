@@ -91,30 +91,25 @@ def test_the_same_command_gives_the_same_bits_and_so_does_a_run_that_was_stopped
 
 
 @pytest.mark.slow
-def test_a_process_killed_again_and_again_ends_with_the_same_bits(tmp_path: Path) -> None:
-    """SIGKILL the real command, each time a little after it has saved something new."""
+def test_a_killed_process_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """SIGKILL the real command a little after it has saved something; the same command ends as if nothing had been."""
     settings = tmp_path / "settings.yaml"
     config = small_config(algorithm="a3po", minibatches=2, lag=2, updates=24, warm_target=0.1, warm_least=20)
     settings.write_text(yaml.safe_dump(config.resolved()))
-    generator, out = np.random.default_rng(0), tmp_path / "killed"
 
     def command(folder: Path) -> list[str]:
         flags = ["--config", str(settings), "--out", str(folder), "--checkpoint-seconds", "0", "--quiet"]
         return [sys.executable, "-m", "vaco", "lm", "train", *flags]
 
-    def saved() -> set[str]:
-        return {path.name for path in (out / "checkpoints").glob("checkpoint-*[0-9].safetensors")}
-
-    for _ in range(2):
-        before = saved()
-        process = subprocess.Popen(command(out), stderr=subprocess.DEVNULL)
-        while process.poll() is None and saved() == before:
-            time.sleep(0.005)
-        time.sleep(generator.uniform(0.0, 0.2))
-        process.kill()
-        process.wait()
-        assert not (out / "manifest.json").exists(), "the run must have been interrupted"
-    assert saved(), "something must have been saved"
+    out = tmp_path / "killed"
+    process = subprocess.Popen(command(out), stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list((out / "checkpoints").glob("checkpoint-*[0-9].safetensors")):
+        time.sleep(0.005)
+    time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert not (out / "manifest.json").exists(), "the run must have been interrupted"
+    assert list((out / "checkpoints").glob("checkpoint-*[0-9].safetensors")), "something must have been saved"
     for folder in (out, tmp_path / "whole"):
         subprocess.run(command(folder), check=True)
     assert same(tmp_path / "whole", out)

@@ -77,11 +77,9 @@ def test_from_finished_runs_to_figures_and_what_reruns_after_an_edit(finished: P
         with (finished / path).open("a") as stream:
             stream.write("\n\nEDITED = 1\n")
 
-    # A figure's module redraws that figure; the common style redraws all figures and typesets the tables again.
+    # A figure's module redraws that figure.
     edit("src/vaco/report/figure3.py")
     assert jobs(make("-n")) == Counter({"figure3": 1})
-    edit("src/vaco/report/style.py")
-    assert jobs(make("-n")) == Counter(made)
 
     # A filter retrains the runs of its algorithm, 2 tasks x 2 capacities x 2 seeds, and what is made of them.
     filters = finished / "src/vaco/objectives/filters.py"
