@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: reproduce test test-all test-slurm faults lint estimate benchmark smollm2 book serve lock clean help
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 # The lock pins every package; the project itself is installed editable, so that src/ is what runs.
 $(READY): requirements.lock pyproject.toml

@@ -17,7 +17,7 @@ NAMES = (
     *("config/README.md", "profiles/README.md", "profiles/slurm/README.md"),
 )
 PAGES = {name: (ROOT / name).read_text() for name in NAMES}
-TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 # Paths that a reader has only after running something, or writes.
 MADE = re.compile(r"paper/figures/smoke|results/smoke|runs/example|<|[*]|NAME|TIER")
 # Flags of `vaco theory`, which has a parser of its own.
@@ -73,7 +73,7 @@ def test_paths_in_code_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_make_targets_exist(name: str) -> None:
-    for target in set(re.findall(r"\bmake ([a-z][a-z-]*)", code(PAGES[name]))):
+    for target in set(re.findall(r"\bmake ([a-z][a-z0-9-]*)", code(PAGES[name]))):
         assert target in TARGETS, f"{name}: there is no `make {target}`"
 
 
@@ -115,11 +115,32 @@ def test_snakemake_targets_exist(name: str) -> None:
                 assert words[0] in rules, f"{name}: there is no rule {words[0]}"
 
 
+def after_config(text: str) -> Iterator[tuple[str, str]]:
+    """Every call of Snakemake with --config, and each word behind it that Snakemake would not read as a setting."""
+    for call, words in re.findall(r"(\bsnakemake[^`#\n]*?--config((?: +[\w./=:-]+)*))", text):
+        for word in words.split():
+            if word.startswith("-"):
+                break
+            if "=" not in word:
+                yield call, word
+
+
+def test_targets_come_before_config() -> None:
+    """`snakemake --config tier=desk figure3` is refused: all that follows --config must be a setting."""
+    pages = [*PAGES.values(), *(path.read_text() for path in (ROOT / "paper/book").rglob("*.md"))]
+    codes = [code(text) for text in pages]
+    assert sum(text.count("--config") for text in codes) > 10
+    assert not [found for text in codes for found in after_config(text)]
+    assert list(after_config("snakemake --cores 2 --config tier=desk figure3 -n")) == [
+        ("snakemake --cores 2 --config tier=desk figure3 -n", "figure3")
+    ]
+
+
 def test_what_is_checked_would_be_noticed() -> None:
     """The readers above find what the pages have; an empty search would pass every test."""
     everything = "\n".join(PAGES.values())
     assert len(links(everything)) > 40 and len(list(calls(everything))) > 15
-    assert {"reproduce", "test", "test-slurm", "book"} <= set(re.findall(r"\bmake ([a-z][a-z-]*)", code(everything)))
+    assert {"reproduce", "test", "test-slurm", "book"} <= set(re.findall(r"\bmake ([a-z][a-z0-9-]*)", code(everything)))
     assert "what-is-certain" in anchors(ROOT / "README.md") and "lm" in commands(build_parser())
 
 

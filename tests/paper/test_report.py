@@ -77,7 +77,7 @@ def test_with_nothing_computed_it_says_so(repository: Path) -> None:
     assert out.read_bytes().startswith(b"%PDF") and pages(out) > 4
     shown = text(repository)
     assert "not found" not in shown and shown.count("not yet computed") > 40
-    assert "snakemake --config tier=desk figure3" in shown
+    assert "snakemake figure3 --config tier=desk" in shown
 
 
 def test_with_everything_it_shows_it(repository: Path) -> None:

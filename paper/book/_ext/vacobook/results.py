@@ -64,7 +64,9 @@ def command(product: Product) -> str:
     if said:
         return " ".join(said) if isinstance(said, list) else str(said)
     name, tier = Path(product.name).name, product.sidecar.get("tier") or Path(product.name).parent.name
-    return f"snakemake --config tier={tier} {name}"
+    # The target comes first: everything after --config is read as a setting.
+    setting = f"lm_tier={tier}" if tier.startswith("lm_") else f"tier={tier}"
+    return f"snakemake {name} --config {setting}" + (" allow_missing=true" if product.sidecar.get("missing") else "")
 
 
 def provenance(root: Path, product: Product) -> list[tuple[str, str]]:
