@@ -22,6 +22,8 @@ from vaco.runs.tables import read_json, read_parquet
 pytestmark = pytest.mark.slurm
 
 CLOCKS = {"wall_seconds", "collect_seconds", "align_seconds", "update_seconds"}
+# What the tables make of them: milliseconds a phase, and when a run was made.
+CLOCKS |= {"collect_ms", "align_ms", "update_ms", "optimise_ms", "started", "finished"}
 HEAD = """
 tier: trial
 description: A tier for tests.
