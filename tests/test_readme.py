@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -21,6 +23,21 @@ def test_its_python_example_runs() -> None:
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
 def test_its_links_lead_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
+
+
+def test_its_badges_are_true() -> None:
+    """What a badge's picture says is what its text says, and that is what the project's own files say."""
+    badges = dict(re.findall(r"\[!\[(\S+) (\S+)\]\(https://img\.shields\.io/badge/(?:[^)]+)\)\]", README))
+    pictures = re.findall(r"img\.shields\.io/badge/([^-]+)-([^-]+)-\w+\)", README)
+    assert badges == {label: unquote(message) for label, message in pictures}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (snakemake,) = [name for name in project["dependencies"] if name.startswith("snakemake==")]
+    assert badges == {
+        "arXiv": re.findall(r"arXiv:([\d.]+)", (ROOT / "CITATION.cff").read_text())[0],
+        "Python": project["requires-python"].replace(">=", "≥"),
+        "Snakemake": snakemake.removeprefix("snakemake=="),
+        "Licence": project["license"],
+    }
 
 
 def test_its_commands_are_targets() -> None:
