@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,16 @@ import pytest
 import torch
 from lm_helpers import small_config, tiny
 
-from vaco.lm import learner as learning
-from vaco.lm.learner import Learner, Round, evaluate_logp, group_advantages, pieces_by_length, token_logp, trimmed_logp
+from vaco.lm.learner import (
+    Learner,
+    Round,
+    evaluate_logp,
+    group_advantages,
+    pieces_by_length,
+    token_logp,
+    token_terms,
+    trimmed_terms,
+)
 from vaco.lm.sample import Responses, generate
 
 PROMPTS = ["1+2=", "12+34-5=", "7=", "100+200+300="]
@@ -63,13 +72,63 @@ def test_pieces_change_neither_values_nor_gradients() -> None:
     responses = responses_of(samples=20)
     assert len(pieces_by_length(responses)) > 1
     gradients = []
-    for function in (token_logp, trimmed_logp):
+    for function in (token_terms, trimmed_terms):
         loaded = tiny()
-        logp = function(loaded.model, responses)
+        logp = function(loaded.model, responses).logp
         (logp * torch.linspace(-1, 1, logp.numel()).reshape(logp.shape)).sum().backward()
         gradients.append((logp.detach(), [p.grad for p in loaded.model.parameters()]))
     assert torch.allclose(gradients[0][0], gradients[1][0], atol=1e-5)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(gradients[0][1], gradients[1][1], strict=True))
+
+
+def test_entropy_is_that_of_the_policy_at_every_response_token() -> None:
+    responses, loaded = responses_of(samples=2), tiny()
+    found = token_terms(loaded.model, responses).entropy
+    with torch.no_grad():
+        logits = loaded.model(input_ids=responses.tokens).logits
+    assert found is not None and not found.requires_grad
+    for row in range(len(found)):
+        for step in range(found.shape[1]):
+            expected = 0.0
+            if step < int(responses.response_lengths[row]):
+                for probability in logits[row, int(responses.prompt_lengths[row]) + step - 1].softmax(-1).tolist():
+                    expected -= probability * math.log(probability)
+            assert float(found[row, step]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_entropy_of_a_step_does_not_depend_on_who_wrote_its_tokens() -> None:
+    """−log π of somebody else's tokens would, and rises with the lag."""
+    batch = round_of()
+    student = Learner(small_config(algorithm="ppo"), tiny().model)
+    with torch.no_grad():
+        terms = trimmed_terms(student.model, batch.responses)
+    assert terms.entropy is not None
+    diagnostics = student.step(batch, None, update=0)
+    mean = float(terms.entropy.sum() / batch.responses.mask.sum())
+    assert diagnostics["entropy"] == pytest.approx(mean, rel=1e-5)
+    assert abs(mean + float(terms.logp.sum() / batch.responses.mask.sum())) > 1e-3  # the other estimate differs
+
+
+@pytest.mark.parametrize(
+    ("minibatches", "version", "update", "rounds"), [(4, 0, 0, 1), (4, 0, 3, 1), (4, 0, 4, 2), (4, 8, 18, 3)]
+)
+def test_staleness_in_rounds_counts_the_current_one(minibatches: int, version: int, update: int, rounds: int) -> None:
+    learner = Learner(small_config(algorithm="a3po_rounds", minibatches=minibatches, updates=32), tiny().model)
+    assert learner._staleness(torch.tensor([version]), update).tolist() == [rounds]
+    steps = Learner(small_config(algorithm="a3po", minibatches=minibatches, updates=32), tiny().model)
+    assert steps._staleness(torch.tensor([version]), update).tolist() == [update - version]
+
+
+def test_without_backward_lag_a3po_in_rounds_is_ppo() -> None:
+    batch = round_of()
+    found = []
+    for algorithm in ("ppo", "a3po_rounds"):
+        model = tiny().model
+        student = Learner(small_config(algorithm=algorithm, minibatches=4), model)
+        for update in range(4):
+            student.step(batch, None, update)
+        found.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def surrogate_gradient(batch: Round, clip: float) -> list[torch.Tensor]:
@@ -88,7 +147,7 @@ def surrogate_gradient(batch: Round, clip: float) -> list[torch.Tensor]:
     return [p.grad for p in loaded.model.parameters()]
 
 
-def test_a_step_of_ppo_descends_the_clipped_surrogate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_of_ppo_descends_the_clipped_surrogate() -> None:
     batch = round_of()
     # Another behaviour policy, or no ratio would leave 1 and the clip would be idle.
     noise = 0.4 * torch.randn(batch.responses.behaviour_logp.shape, generator=torch.Generator().manual_seed(0))
@@ -96,9 +155,8 @@ def test_a_step_of_ppo_descends_the_clipped_surrogate(monkeypatch: pytest.Monkey
     batch = replace(batch, responses=replace(batch.responses, behaviour_logp=behaviour))
     expected = surrogate_gradient(batch, 0.2)
     for at_once in (16_384, 64):  # in one pass, and accumulated
-        monkeypatch.setattr(learning, "TOKENS_AT_ONCE", at_once)
         loaded = tiny()
-        student = Learner(small_config(algorithm="ppo", max_grad_norm=1e9), loaded.model)
+        student = Learner(small_config(algorithm="ppo", max_grad_norm=1e9, tokens_at_once=at_once), loaded.model)
         diagnostics = student.step(batch, None, update=3)
         assert 0.05 < diagnostics["filtered_fraction"] == diagnostics["clip_fraction"]
         for found, wanted in zip((p.grad for p in loaded.model.parameters()), expected, strict=True):

@@ -144,10 +144,36 @@ def test_code_in_a_models_folder_does_not_run(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
-def test_half_precision_halves_the_weights() -> None:
+def test_half_precision_computes_so_and_keeps_the_weights() -> None:
+    half, full = (load_model("tiny", dtype=dtype, size=SMALL) for dtype in ("bfloat16", "float32"))
+    assert torch.equal(weights(half), weights(full)) and weights(half).dtype == torch.float32
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        half_logits, full_logits = (loaded.model(input_ids=ids).logits for loaded in (half, full))
+    assert half_logits.dtype == torch.bfloat16
+    assert 0 < float((half_logits.float() - full_logits).abs().max()) < 0.01
+
+
+def test_half_precision_does_not_lose_small_steps() -> None:
+    """A step of 1e-6 is a hundredth of the gap between neighbouring bfloat16 numbers near 0.02."""
     loaded = load_model("tiny", dtype="bfloat16", size=SMALL)
-    assert weights(loaded).dtype == torch.bfloat16
-    assert torch.equal(weights(loaded), weights(load_model("tiny", size=SMALL)).bfloat16())
+    before = weights(loaded)
+    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=1e-6, weight_decay=0.0)
+    loaded.model(input_ids=torch.arange(12)[None]).logits.float().log_softmax(-1)[..., 3].sum().backward()
+    optimizer.step()
+    assert float((weights(loaded) != before).float().mean()) > 0.9
+
+
+def test_a_model_that_scales_its_logits_is_refused(tmp_path: Path) -> None:
+    """Training applies the output layer itself, and would see another policy than the one that generates."""
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vocabulary = load_model("tiny", size=SMALL).tokenizer.vocab_size
+    config = GraniteConfig(**sizes, num_key_value_heads=2, vocab_size=vocabulary, logits_scaling=8.0)
+    save(tmp_path, LoadedModel(GraniteForCausalLM(config), load_model("tiny").tokenizer, "g", 32), pad_token="<pad>")
+    with pytest.raises(UserError, match="scales or caps its logits"):
+        load_model(str(tmp_path))
 
 
 def test_the_context_is_a_limit_that_may_be_reached() -> None:

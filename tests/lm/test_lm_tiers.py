@@ -54,6 +54,16 @@ def test_runs_are_a_product_each_once_seed_by_seed(tmp_path: Path) -> None:
         tier.find("lm_t/runs/chain_sum/vaco/lag9/n2/seed0")
 
 
+def test_a_variant_is_an_algorithm_with_settings_of_its_own(tmp_path: Path) -> None:
+    variants = {"vaco-delta0.1": {"algorithm": "vaco", "training": {"delta": 0.1}}}
+    tier = load_lm_tier(written(tmp_path, algorithms=["vaco", "vaco-delta0.1"], variants=variants))
+    run = tier.find("lm_t/runs/chain_sum/vaco-delta0.1/lag1/n2/seed0")
+    plain = tier.find("lm_t/runs/chain_sum/vaco/lag1/n2/seed0")
+    assert (run.config.algorithm, run.config.delta, plain.config.delta) == ("vaco", 0.1, 0.2)
+    assert run.config.hash != plain.config.hash
+    assert run.flags == [*plain.flags, "--set", "delta=0.1"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -64,6 +74,20 @@ def test_runs_are_a_product_each_once_seed_by_seed(tmp_path: Path) -> None:
         ({"seed": [0]}, "did you mean 'seeds'"),
         ({"tier": "lm_other"}, "is named after its file"),
         ({"seeds": []}, "at least one entry"),
+        ({"variants": {"ppo": {"algorithm": "vaco", "training": {"delta": 0.1}}}}, "is not named after its algorithm"),
+        (
+            {"variants": {"vaco-v": {"algorithm": "vaco", "training": {"delta": 0.1}}}},
+            "no grid lists the variant 'vaco-v'",
+        ),
+        ({"variants": {"vaco-v": {"algorithm": "vaco", "training": {"dleta": 0.1}}}}, "did you mean 'delta'"),
+        ({"variants": {"vaco-v": {"algorithm": "vaco", "training": {"seed": 1}}}}, "write it as a key of the tier"),
+        (
+            {
+                "algorithms": ["ppo", "vaco-v"],
+                "variants": {"vaco-v": {"algorithm": "vaco", "training": {"new_tokens": 9}}},
+            },
+            "changes what the warm start is made of",
+        ),
     ],
 )
 def test_mistakes_in_a_tier_are_one_sentence(tmp_path: Path, changes: dict[str, object], words: str) -> None:

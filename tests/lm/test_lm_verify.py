@@ -50,7 +50,8 @@ def write_run(folder: Path, config: Any) -> None:
         completed_steps=config.updates,
     )
     manifest["versions"]["transformers"] = "5"
-    manifest |= {"warm_start": {"warm_accuracy": 0.3}, "parameters": 1000, "status": "complete", "checksums": {}}
+    manifest |= {"warm_start": {"warm_accuracy": 0.3}, "parameters": 1000, "distinct_eval_problems": 9}
+    manifest |= {"status": "complete", "checksums": {}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     reseal(folder)
 

@@ -62,7 +62,7 @@ def test_which_rules_read_the_proximal_policy() -> None:
     for name, entry in TOKEN_FILTERS.items():
         x = drawn()
         other = Tokens(x.samples._replace(learner_ratio=x.samples.learner_ratio * 1.7), x.staleness, x.behaviour_logp)
-        settings = TokenSettings(filter=FilterSettings(delta=0.01, clip=0.05), ratio_cap=1.1)
+        settings = TokenSettings(filter=FilterSettings(delta=0.01, clip=0.05), ratio_cap=1.1, dppo_cap=1.1)
         same = torch.equal(entry.function(x, settings).coefficient, entry.function(other, settings).coefficient)
         assert same != entry.proximal, name
 
@@ -100,7 +100,9 @@ def test_a3po_at_staleness_zero_and_one() -> None:
 
 def test_dppo_cispo_and_tis_by_hand() -> None:
     x = drawn()
-    settings = TokenSettings(filter=FilterSettings(clip=0.2), clip_high=0.3, divergence_limit=0.1, ratio_cap=1.5)
+    settings = TokenSettings(
+        filter=FilterSettings(clip=0.2), clip_high=0.3, divergence_limit=0.1, ratio_cap=1.5, dppo_cap=1.5
+    )
     dppo, cispo, tis = (f(x, settings) for f in (rules.divergence_mask, rules.truncated_high, rules.truncated_clip))
     for i, j, ratio, learner, a, _, behaviour in cells(x):
         far = abs(behaviour * ratio - behaviour) > 0.1

@@ -31,7 +31,12 @@ def plan() -> dict[str, Any]:
     grid = {"algorithms": list(ALGORITHMS), "minibatches": list(COUNTS), "lags": [1], "seeds": list(SEEDS)}
     cells = [(a, n, s) for s in SEEDS for n in COUNTS for a in ALGORITHMS]
     runs = [
-        {"folder": f"lm_t/runs/chain_sum/{a}/lag1/n{n}/seed{s}", "grids": ["main"], "config_hash": f"{a}{n}{s}"}
+        {
+            "folder": f"lm_t/runs/chain_sum/{a}/lag1/n{n}/seed{s}",
+            "name": a,
+            "grids": ["main"],
+            "config_hash": f"{a}{n}{s}",
+        }
         for a, n, s in cells
     ]
     text = {"tier": "lm_t", "description": "made up", "training": TRAINING, "meanings": {}}
@@ -64,6 +69,7 @@ def write_run(folder: Path, algorithm: str, count: int, seed: int) -> None:
         "versions": {"torch": "2"},
         "warm_start": {"warm_accuracy": 0.3},
         "parameters": 1000,
+        "distinct_eval_problems": 90,
         "cpu": "c",
         "revision": "r",
         "started": "2026-01-01T00:00:00+00:00",

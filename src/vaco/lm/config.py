@@ -60,7 +60,8 @@ class LMConfig:
     clip_high: float = _setting(0.2, "ε_high of CISPO", above=0)
     truncation: float = _setting(1.0, "ρ̄ of the filter 'truncated'", above=0)
     divergence_limit: float = _setting(0.15, "threshold of DPPO's binary total variation", above=0)
-    ratio_cap: float = _setting(2.0, "C, largest importance weight of DPPO and TIS", above=0)
+    ratio_cap: float = _setting(2.0, "C, largest behaviour weight of TIS", above=0)
+    dppo_cap: float = _setting(20.0, "C, largest importance weight of DPPO", above=0)
     temperature: float = _setting(0.1, "b of TBA and OAPL, in units of reward", above=0)
 
     warm_target: float = _setting(0.3, "accuracy at which the supervised warm start stops; 0 skips it", low=0, high=1)
@@ -76,7 +77,8 @@ class LMConfig:
     eval_points: int = _setting(8, "evaluations after update 0, equally spaced", low=1)
     eval_problems: int = _setting(256, "held-out problems of an evaluation", low=1)
     device: str = _setting("cpu", "where the model lives", choices=("cpu", "cuda"))
-    precision: str = _setting("float32", "of the model's weights", choices=("float32", "bfloat16"))
+    precision: str = _setting("float32", "of the forward passes; weights are float32", choices=("float32", "bfloat16"))
+    tokens_at_once: int = _setting(16_384, "most tokens of one forward and backward pass, for memory", low=1)
 
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
@@ -128,6 +130,7 @@ class LMConfig:
             clip_high=self.clip_high,
             divergence_limit=self.divergence_limit,
             ratio_cap=self.ratio_cap,
+            dppo_cap=self.dppo_cap,
             temperature=self.temperature,
         )
 

@@ -6,8 +6,9 @@ the step ascends Σ c log π(token) / number of response tokens. The denominator
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from vaco.objectives.filters import Samples
 
 LOG_RATIO_LIMIT = 20.0
 TOKENS_AT_ONCE = 16_384
-"""Tokens of one forward and backward pass; a larger minibatch is accumulated."""
+"""Tokens of one pass that only evaluates; how many a gradient step takes at once is a setting."""
 SMALLEST_PIECE = 24
 
 
@@ -65,17 +66,32 @@ def group_advantages(rewards: Tensor, kind: str) -> Tensor:
     return centred
 
 
+class Terms(NamedTuple):
+    """What a forward pass says of response tokens; [rows, new_tokens], 0 beyond the response.
+
+    Attributes:
+        logp: log π(token | before), with gradients if they are enabled.
+        entropy: of π(· | before) over the vocabulary, nats, never with gradients; None if it was not asked for.
+    """
+
+    logp: Tensor
+    entropy: Tensor | None
+
+
 def token_logp(model: Any, responses: Responses) -> Tensor:
-    """Log-probability of every response token under a model, from a fresh forward pass.
+    """The log-probabilities of `token_terms`."""
+    return token_terms(model, responses, entropy=False).logp
+
+
+def token_terms(model: Any, responses: Responses, entropy: bool = True) -> Terms:
+    """Log-probability of every response token under a model, from a fresh forward pass, and the policy's entropy there.
 
     The output layer is applied to the places that precede a response token, and to no other.
 
     Args:
         model: a causal language model of `transformers`.
         responses: the responses, padded on the right, which a causal model does not see from the left.
-
-    Returns:
-        [rows, new_tokens], 0 beyond the response; carries gradients if they are enabled.
+        entropy: whether to compute it.
     """
     mask = responses.mask
     rows, steps = mask.nonzero(as_tuple=True)
@@ -83,27 +99,38 @@ def token_logp(model: Any, responses: Responses) -> Tensor:
     hidden = model.get_decoder()(input_ids=responses.tokens, use_cache=False).last_hidden_state
     logits = model.get_output_embeddings()(hidden[rows, places]).float()
     chosen = responses.tokens[rows, places + 1]
-    logp = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
-    return torch.zeros(mask.shape, device=logp.device).index_put((rows, steps), logp)
+    every = logits.log_softmax(-1)
+    empty = torch.zeros(mask.shape, device=every.device)
+    logp = empty.index_put((rows, steps), every.gather(1, chosen[:, None])[:, 0])
+    if not entropy:
+        return Terms(logp, None)
+    with torch.no_grad():
+        # −∞ · 0 is NaN, but a token of no probability adds nothing.
+        values = -(every.exp() * every.clamp(min=torch.finfo(every.dtype).min)).sum(-1)
+    return Terms(logp, empty.index_put((rows, steps), values))
 
 
-def trimmed_logp(model: Any, responses: Responses) -> Tensor:
-    """`token_logp` of all rows, computed in pieces of similar length so that little padding is computed with.
+def trimmed_terms(model: Any, responses: Responses, entropy: bool = True, at_once: int = TOKENS_AT_ONCE) -> Terms:
+    """`token_terms` of all rows, computed in pieces of similar length so that little padding is computed with.
 
-    Returns:
-        [rows, new_tokens]; carries gradients if they are enabled, whatever the number of pieces.
+    Gradients, if they are enabled, go through all pieces.
     """
-    pieces = pieces_by_length(responses)
+    pieces = pieces_by_length(responses, at_once)
     width = responses.behaviour_logp.shape[1]
-    parts = [token_logp(model, responses.take(rows)) for rows in pieces]
-    padded = [torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts]
-    return torch.cat(padded)[torch.argsort(torch.cat(pieces))]
+    parts = [token_terms(model, responses.take(rows), entropy) for rows in pieces]
+    back = torch.argsort(torch.cat(pieces))
+
+    def joined(tensors: Iterable[Tensor | None]) -> Tensor:
+        found = [tensor for tensor in tensors if tensor is not None]
+        return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in found])[back]
+
+    return Terms(joined(part.logp for part in parts), joined(part.entropy for part in parts) if entropy else None)
 
 
-def evaluate_logp(model: Any, responses: Responses) -> Tensor:
+def evaluate_logp(model: Any, responses: Responses, at_once: int = TOKENS_AT_ONCE) -> Tensor:
     """`token_logp` without gradient, in pieces; [rows, new_tokens]."""
     with torch.no_grad():
-        return trimmed_logp(model, responses)
+        return trimmed_terms(model, responses, entropy=False, at_once=at_once).logp
 
 
 def pieces_by_length(responses: Responses, at_once: int = TOKENS_AT_ONCE) -> list[Tensor]:
@@ -155,8 +182,10 @@ class Learner:
             UserError: loss or gradient is not finite; the model is then not to be saved.
         """
         responses, mask = batch.responses, batch.responses.mask
-        whole = int(responses.tokens.numel()) <= TOKENS_AT_ONCE
-        current = (trimmed_logp if whole else evaluate_logp)(self.model, responses)
+        at_once = self.config.tokens_at_once
+        whole = int(responses.tokens.numel()) <= at_once
+        with torch.set_grad_enabled(whole):
+            current, entropy = trimmed_terms(self.model, responses, at_once=at_once)
         verdict = self._coefficients(batch, current.detach(), proximal_logp, update)
         denominator = mask.sum().clamp(min=1)
         self.optimizer.zero_grad(set_to_none=True)
@@ -164,7 +193,7 @@ class Learner:
             loss = -(verdict.coefficient * current).sum() / denominator
             loss.backward()  # type: ignore[no-untyped-call]
         else:
-            for rows in pieces_by_length(responses):
+            for rows in pieces_by_length(responses, at_once):
                 part = token_logp(self.model, responses.take(rows))
                 coefficient = verdict.coefficient[rows, : part.shape[1]]
                 (-(coefficient * part).sum() / denominator).backward()  # type: ignore[no-untyped-call]
@@ -178,7 +207,9 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        return {**verdict.diagnostics, "grad_norm": float(norm), "learning_rate": rate}
+        assert entropy is not None
+        mean_entropy = float(entropy.sum()) / float(denominator)
+        return {**verdict.diagnostics, "entropy": mean_entropy, "grad_norm": float(norm), "learning_rate": rate}
 
     def _coefficients(self, batch: Round, current: Tensor, proximal_logp: Tensor | None, update: int) -> Verdict:
         """The coefficient of every response token, zero elsewhere, and the minibatch's diagnostics."""
@@ -189,7 +220,7 @@ class Learner:
         ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
         learner_ratio = (log_learner * weights).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
         advantages = batch.advantages[:, None].expand_as(ratio)
-        staleness = (update - batch.versions)[:, None].expand_as(ratio)
+        staleness = self._staleness(batch.versions, update)[:, None].expand_as(ratio)
         samples = Samples(ratio=ratio, learner_ratio=learner_ratio, advantages=advantages, weights=weights)
         seen = rules.Tokens(samples, staleness, responses.behaviour_logp)
         if self.config.level == "sequence":
@@ -201,7 +232,18 @@ class Learner:
             verdict = self.algorithm.filter.function(seen, self.settings)
             coefficient = verdict.coefficient.expand_as(weights) * weights
             kept, triggered = verdict.kept.expand_as(mask), bool(verdict.triggered)
-        return Verdict(coefficient, _diagnose(samples, current, kept, triggered, staleness, mask, self.config.clip))
+        return Verdict(coefficient, _diagnose(samples, kept, triggered, staleness, mask, self.config.clip))
+
+    def _staleness(self, versions: Tensor, update: int) -> Tensor:
+        """Policy versions from the behaviour policy to the current one.
+
+        In gradient steps, or in rounds: then the current round counts as one, since the policy that it trains is one
+        version beyond the one that opened it. At K = 1 that makes A-3PO the clip of PPO against β.
+        """
+        if not self.algorithm.by_rounds:
+            return update - versions
+        size = self.config.minibatches
+        return 1 + update // size - versions // size
 
     def _regression(self, batch: Round, log_ratio: Tensor, current: Tensor) -> Tensor:
         """Coefficients of whole responses [rows] under TBA or OAPL."""
@@ -237,7 +279,7 @@ def _whole_responses(x: rules.Tokens, log_ratio: Tensor, log_learner: Tensor) ->
 
 
 def _diagnose(
-    x: Samples, current: Tensor, kept: Tensor, triggered: bool, staleness: Tensor, mask: Tensor, clip: float
+    x: Samples, kept: Tensor, triggered: bool, staleness: Tensor, mask: Tensor, clip: float
 ) -> dict[str, float]:
     """What is measured at every gradient step, before it is made."""
     weights = mask.to(x.ratio.dtype)
@@ -257,5 +299,4 @@ def _diagnose(
         "ess": float(effective_sample_size(x.ratio, weights)),
         "kl": float((-log_ratio).sum()) / max(tokens, 1.0),
         "staleness": float((staleness * weights).sum()) / max(tokens, 1.0),
-        "entropy": float((-current * weights).sum()) / max(tokens, 1.0),
     }

@@ -63,7 +63,8 @@ def load_model(
         name: 'tiny', 'smollm2', a local folder or GGUF file, or a hub id such as ``owner/name``.
         seed: of the tiny model's weights; the others come with theirs.
         device: 'cpu' or 'cuda'.
-        dtype: 'float32' or 'bfloat16'.
+        dtype: of the forward passes, 'float32' or 'bfloat16'. The weights are float32 in either case: a step of 1e-6
+            is lost in bfloat16, whose numbers near 0.02 are 1e-4 apart.
         size: of the tiny model, any of `TINY_SIZE`.
 
     Raises:
@@ -81,9 +82,19 @@ def load_model(
         raise UserError(f"sizes are for the model 'tiny', but '{name}' comes with its own: leave them out")
     with _quiet():
         loaded = _tiny(seed, size or {}) if name == "tiny" else _pretrained(name)
-    loaded.model.to(device=torch.device(device), dtype=getattr(torch, dtype))
+    loaded.model.to(device=torch.device(device))
     loaded.model.eval()
+    if dtype == "bfloat16":
+        _compute_in_bfloat16(loaded.model, device)
     return loaded
+
+
+def _compute_in_bfloat16(model: Any, device: str) -> None:
+    """Let the decoder and the output layer compute under autocast, whoever calls them."""
+    import torch
+
+    for module in (model.get_decoder(), model.get_output_embeddings()):
+        module.forward = torch.autocast(device_type=device, dtype=torch.bfloat16)(module.forward)
 
 
 def require_context(loaded: LoadedModel, prompt_tokens: int, new_tokens: int) -> None:
@@ -206,8 +217,29 @@ def _from_transformers(name: str, folder: str, gguf_file: str | None) -> LoadedM
     model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="float32", **options)
     if wrapped.vocab_size > model.get_input_embeddings().num_embeddings:
         raise UserError(f"the tokenizer of '{name}' has more tokens than the model: give a folder where they match")
+    _check_logits(model, name)
     context = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
     return LoadedModel(model, wrapped, name, int(context or _UNBOUNDED))
+
+
+def _check_logits(model: Any, name: str) -> None:
+    """Refuse a model whose logits are not those of its output layer, which is all that training applies.
+
+    Raises:
+        UserError: it scales or caps them afterwards.
+    """
+    import torch
+
+    ids = torch.arange(8)[None]
+    with torch.inference_mode():
+        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        applied = model.get_output_embeddings()(hidden).log_softmax(-1)
+        own = model(input_ids=ids, use_cache=False).logits.log_softmax(-1)
+    if not torch.allclose(applied, own, atol=1e-3):
+        raise UserError(
+            f"the model '{name}' scales or caps its logits after the output layer, as Granite and Gemma 2 do, which "
+            "training here does not follow: use a model that does not, such as one of Llama's or Qwen's kind"
+        )
 
 
 def _with_own_padding(tokenizer: Any) -> Any:

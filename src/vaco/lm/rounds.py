@@ -66,7 +66,9 @@ def generate_round(run: Run, stop: Callable[[], bool] | None) -> Round:
     advantages = group_advantages(rewards.reshape(-1, config.samples), config.advantage).reshape(-1)
     reference = torch.zeros_like(rewards)
     if config.parsed.regression == "tba":
-        reference = with_weights(run, run.reference, lambda: evaluate_logp(run.model, responses)).sum(-1)
+        reference = with_weights(
+            run, run.reference, lambda: evaluate_logp(run.model, responses, config.tokens_at_once)
+        ).sum(-1)
     order = torch.from_numpy(generators["order"].permutation(config.round_prompts)).to(rewards.device)
     return Round(responses, rewards, advantages, versions, reference, order)
 

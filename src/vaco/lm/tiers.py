@@ -1,7 +1,8 @@
 """A tier of language-model runs: which runs exist, where they go, and in what order they are worth having.
 
 The file lists tasks, algorithms, minibatches (N), capacities (K), seeds and settings; the runs are the product, and the
-product of every further study. Like a tier of MuJoCo runs, but over settings of `LMConfig`.
+product of every further study. Like a tier of MuJoCo runs, but over settings of `LMConfig`. A variant is an algorithm
+with settings of its own, under a name such as `vaco-delta0.1`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,16 @@ LM_TIER_SCHEMA: dict[str, Any] = {
         "description": {"type": "string"},
         **_GRID,
         "training": {"type": "object"},
+        "variants": {
+            "type": "object",
+            "propertyNames": {"pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]*$"},
+            "additionalProperties": {
+                "type": "object",
+                "properties": {"algorithm": {"type": "string"}, "training": {"type": "object", "minProperties": 1}},
+                "required": ["algorithm", "training"],
+                "additionalProperties": False,
+            },
+        },
         "studies": {
             "type": "object",
             "additionalProperties": {"type": "object", "properties": _GRID, "additionalProperties": False},
@@ -45,10 +56,20 @@ LM_TIER_SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class LMRun:
-    """One run of a tier; `grids` are the grids that ask for it, `main` first."""
+    """One run of a tier.
+
+    Attributes:
+        tier: the tier's name.
+        name: the algorithm or the variant, a component of the path.
+        config: the run's configuration.
+        own: the variant's settings, none for an algorithm.
+        grids: the grids that ask for it, `main` first.
+    """
 
     tier: str
+    name: str
     config: LMConfig
+    own: Mapping[str, Any]
     grids: tuple[str, ...]
 
     @property
@@ -56,14 +77,15 @@ class LMRun:
         """Path of the run folder relative to `results/`."""
         c = self.config
         task = c.task.replace(":", "-").replace("/", "-")
-        return f"{self.tier}/runs/{task}/{c.algorithm}/lag{c.lag}/n{c.minibatches}/seed{c.seed}"
+        return f"{self.tier}/runs/{task}/{self.name}/lag{c.lag}/n{c.minibatches}/seed{c.seed}"
 
     @property
     def flags(self) -> list[str]:
         """What tells this run from the tier's others, as arguments of `vaco lm train --tier`."""
         c = self.config
         words = ["--algorithm", c.algorithm, "--lag", str(c.lag), "--minibatches", str(c.minibatches)]
-        return [*words, "--seed", str(c.seed)]
+        words += ["--seed", str(c.seed)]
+        return words + [word for name, value in self.own.items() for word in ("--set", f"{name}={value}")]
 
 
 @dataclass(frozen=True)
@@ -103,7 +125,8 @@ class LMTier:
             "description": self.description,
             "grids": {name: {key: list(values) for key, values in grid.items()} for name, grid in self.grids.items()},
             "runs": [
-                {"folder": run.folder, "grids": list(run.grids), "config_hash": run.config.hash} for run in self.runs
+                {"folder": run.folder, "name": run.name, "grids": list(run.grids), "config_hash": run.config.hash}
+                for run in self.runs
             ],
             "training": self.warm.resolved(),
             "meanings": lm_meanings(),
@@ -143,29 +166,56 @@ def _build(raw: Mapping[str, Any], where: str) -> LMTier:
     grids = {MAIN: {key: raw[key] for key in _GRID}}
     for study, given in (raw.get("studies") or {}).items():
         grids[study] = {key: given.get(key, raw[key]) for key in _GRID}
-    own = [name for name in ("algorithm", "minibatches", "lag", "seed") if name in raw["training"]]
-    if own:
-        raise UserError(f"{where}: '{own[0]}' is no training setting: write it as a key of the tier itself")
-    unknown = [name for name in raw["training"] if name not in LM_SETTINGS]
-    if unknown:
-        raise UserError(f"{where}: there is no setting '{unknown[0]}': {nearest(str(unknown[0]), LM_SETTINGS)}")
+    variants: Mapping[str, Mapping[str, Any]] = raw.get("variants") or {}
+    _check_settings(raw["training"], where)
+    for name, variant in variants.items():
+        _check_settings(variant["training"], f"{where}, variant '{name}'")
+        if not name.startswith(f"{variant['algorithm']}-"):
+            raise UserError(
+                f"{where}: the variant '{name}' is not named after its algorithm: call it "
+                f"'{variant['algorithm']}-' and what is its own"
+            )
     asked: dict[tuple[str, int, int, int], list[str]] = {}
-    for name, grid in grids.items():
+    for grid_name, grid in grids.items():
         for cell in product(grid["seeds"], grid["lags"], grid["minibatches"], grid["algorithms"]):
-            seed, lag, minibatches, algorithm = cell
-            asked.setdefault((algorithm, minibatches, lag, seed), []).append(name)
+            seed, lag, minibatches, name = cell
+            asked.setdefault((name, minibatches, lag, seed), []).append(grid_name)
+    unused = sorted(set(variants) - {name for name, *_ in asked})
+    if unused:
+        raise UserError(f"{where}: no grid lists the variant '{unused[0]}': list it under algorithms, or remove it")
     runs = []
-    for (algorithm, minibatches, lag, seed), names in asked.items():
+    for (name, minibatches, lag, seed), grid_names in asked.items():
+        own = variants[name]["training"] if name in variants else {}
+        algorithm = variants[name]["algorithm"] if name in variants else name
         settings = {"algorithm": algorithm, "minibatches": minibatches, "lag": lag, "seed": seed}
         try:
-            config = build_lm({**raw["training"], **settings})
+            config = build_lm({**raw["training"], **own, **settings})
         except UserError as problem:
             raise UserError(f"{where}: {problem}") from None
-        runs.append(LMRun(raw["tier"], config, tuple(names)))
+        runs.append(LMRun(raw["tier"], name, config, own, tuple(grid_names)))
+    other = next((run for run in runs if run.config.warm_hash != runs[0].config.warm_hash), None)
+    if other:
+        raise UserError(
+            f"{where}: the variant '{other.name}' changes what the warm start is made of, which all runs share: leave "
+            "its training to algorithm, steps and thresholds"
+        )
     seeds = list(dict.fromkeys(run.config.seed for run in runs))
     # The main grid first, and all methods at the first seed before the second; stable within.
     runs.sort(key=lambda run: (MAIN not in run.grids, seeds.index(run.config.seed)))
     return LMTier(raw["tier"], " ".join(raw["description"].split()), raw["training"], grids, tuple(runs))
+
+
+def _check_settings(given: Mapping[str, Any], where: str) -> None:
+    """Refuse settings that are keys of the tier, and settings that do not exist.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name in given:
+        if name in ("algorithm", "minibatches", "lag", "seed"):
+            raise UserError(f"{where}: '{name}' is no training setting: write it as a key of the tier itself")
+        if name not in LM_SETTINGS:
+            raise UserError(f"{where}: there is no setting '{name}': {nearest(str(name), LM_SETTINGS)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -109,8 +109,13 @@ class HubTokenizer:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def prompt(self, text: str) -> str:
-        """The text in the model's chat template, if it has one, up to where its response starts."""
+        """The text in the model's chat template, if it has one, up to where its response starts.
+
+        Without a template the text starts as the model expects any text to start, with its token of beginning if it
+        has one.
+        """
         if not self._tokenizer.chat_template:
-            return text
+            begins = self._tokenizer.encode("1")[:1] == [self._tokenizer.bos_token_id]
+            return f"{self._tokenizer.bos_token}{text}" if begins else text
         message = [{"role": "user", "content": text}]
         return str(self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))

@@ -140,12 +140,13 @@ class Run:
             if place == 0:
                 self.proximal = torch.zeros_like(round_.responses.behaviour_logp)
             rows = rounds.rows_of(round_, place, place + config.proximal_updates, config)
-            part = evaluate_logp(self.model, round_.responses.take(rows))
+            part = evaluate_logp(self.model, round_.responses.take(rows), config.tokens_at_once)
             assert self.proximal is not None
             self.proximal[rows, : part.shape[1]] = part
         elif place == 0 and not rule.recompute:
             needed = rule.filter is not None and rule.filter.proximal and config.lag > 1
-            self.proximal = evaluate_logp(self.model, round_.responses) if needed else None
+            at_once = config.tokens_at_once
+            self.proximal = evaluate_logp(self.model, round_.responses, at_once) if needed else None
 
     def evaluate_if_due(self) -> None:
         """Evaluate the current policy where the fixed grid has a point at this update."""
@@ -231,6 +232,11 @@ def train(
                     raise Preempted(f"asked to stop at update {run.update}; the same command continues") from None
                 except UserError as error:
                     raise UserError(f"training stopped after update {run.update}: {error}") from error
+                except torch.OutOfMemoryError:
+                    raise UserError(
+                        f"the GPU's memory was full after update {run.update}: lower tokens_at_once (now "
+                        f"{config.tokens_at_once:,}), prompts or samples, or use a smaller model"
+                    ) from None
                 progress.advance(1, _facts(run, row))
                 if run.update < config.updates and (preempted() or time.monotonic() - last_saved >= checkpoint_seconds):
                     save()
@@ -257,6 +263,8 @@ def _finish(folder: RunFolder, run: Run, started: str, source: str) -> None:
 
     manifest["versions"]["transformers"] = transformers.__version__
     manifest["warm_start"] = run.facts
+    # A task draws its problems independently, so that a small one repeats itself.
+    manifest["distinct_eval_problems"] = len({problem.prompt for problem in run.eval_set})
     manifest["parameters"] = sum(value.numel() for value in run.model.parameters())
     folder.finish(
         phases=state.columns(run.rows),

@@ -91,7 +91,8 @@ def worked_batch(loaded: LoadedModel, problems: list[Problem]) -> Responses:
 def warm_start(config: LMConfig, loaded: LoadedModel, task: Task, *, quiet: bool = True) -> dict[str, float]:
     """Train on worked solutions until the sampled accuracy on fresh training problems reaches the target.
 
-    The problems of the check are training problems that nothing else draws: held-out problems decide nothing.
+    The problems of the check are training problems, of indices that nothing else draws; where a task has few texts,
+    the same texts are trained on too. Held-out problems decide nothing.
 
     Args:
         config: its `warm_` settings.
@@ -152,11 +153,7 @@ def _sampled_accuracy(config: LMConfig, loaded: LoadedModel, task: Task, problem
 
 def parameters(model: torch.nn.Module) -> Arrays:
     """The model's weights by name, each once (tied weights are one)."""
-    arrays = {name: value.detach().cpu() for name, value in model.named_parameters()}
-    return {
-        name: (value.view(torch.int16) if value.dtype == torch.bfloat16 else value).numpy().copy()
-        for name, value in arrays.items()
-    }
+    return {name: value.detach().cpu().numpy().copy() for name, value in model.named_parameters()}
 
 
 def set_parameters(model: torch.nn.Module, arrays: Arrays) -> None:
@@ -170,8 +167,7 @@ def set_parameters(model: torch.nn.Module, arrays: Arrays) -> None:
         raise UserError("the weights are of a model of another shape: use the settings of the run that made them")
     with torch.no_grad():
         for name, value in own.items():
-            given = torch.from_numpy(arrays[name])
-            value.copy_(given.view(torch.bfloat16) if value.dtype == torch.bfloat16 else given)
+            value.copy_(torch.from_numpy(arrays[name]))
 
 
 def save_warm_start(path: Path, config: LMConfig, loaded: LoadedModel, facts: dict[str, float]) -> None:

@@ -32,7 +32,8 @@ class TokenSettings:
         filter: the numbers of the rules in `filters`.
         clip_high: ε_high of CISPO's truncation at 1 + ε_high.
         divergence_limit: threshold of DPPO's binary total variation |π(a) − β(a)|.
-        ratio_cap: C, largest importance weight of DPPO and of truncated importance sampling.
+        ratio_cap: C, largest behaviour weight of truncated importance sampling.
+        dppo_cap: C, largest importance weight of DPPO; published settings are 10 to 10,000, so that it rarely acts.
         temperature: b, weight of the KL term of TBA and OAPL, in units of reward.
     """
 
@@ -40,6 +41,7 @@ class TokenSettings:
     clip_high: float = 0.2
     divergence_limit: float = 0.15
     ratio_cap: float = 2.0
+    dppo_cap: float = 20.0
     temperature: float = 0.1
 
 
@@ -52,7 +54,8 @@ class Tokens:
 
     Attributes:
         samples: ρ, ρ_T (of the proximal policy), A, and the weights: 1 for response tokens, 0 for padding.
-        staleness: d ≥ 0, policy versions (optimiser updates) from the behaviour policy to the current one.
+        staleness: d ≥ 0, policy versions from the behaviour policy to the current one: gradient steps, or generation
+            rounds where the algorithm counts these.
         behaviour_logp: log β(a|s).
     """
 
@@ -185,7 +188,7 @@ def divergence_mask(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     distance = x.behaviour_logp.exp() * (samples.ratio - 1.0).abs()
     outward = samples.advantages * torch.sign(samples.ratio - 1.0) > 0
     kept = ~((distance > settings.divergence_limit) & outward)
-    return _verdict(samples.ratio.clamp(max=settings.ratio_cap) * samples.advantages, kept)
+    return _verdict(samples.ratio.clamp(max=settings.dppo_cap) * samples.advantages, kept)
 
 
 @token_filter("truncated_high", "c = min(ρ, 1+ε_high) A")
@@ -252,17 +255,20 @@ class TokenAlgorithm:
         filter: the rule, None for a regression.
         regression: `tba` or `oapl`, None for a filter.
         recompute: whether π_prox is evaluated anew every few updates (decoupled PPO).
+        by_rounds: whether staleness counts generation rounds, the current one included, instead of gradient steps.
     """
 
     name: str
     filter: TokenFilter | None
     regression: str | None = None
     recompute: bool = False
+    by_rounds: bool = False
 
     @property
     def formula(self) -> str:
         """The coefficient, as the table prints it."""
-        return self.filter.formula if self.filter else REGRESSIONS[self.regression or ""]
+        formula = self.filter.formula if self.filter else REGRESSIONS[self.regression or ""]
+        return f"{formula},  d in rounds" if self.by_rounds else formula
 
 
 REGRESSIONS = {
@@ -276,6 +282,7 @@ TOKEN_ALIASES = {
     "spo": "spo",
     "decoupled": "decoupled_clip",
     "a3po": "staleness_clip",
+    "a3po_rounds": "staleness_clip",
     "a3po_unweighted": "staleness_clip_unweighted",
     "dppo": "divergence_mask",
     "cispo": "truncated_high",
@@ -295,14 +302,17 @@ def parse_token_algorithm(name: str) -> TokenAlgorithm:
     if rule not in TOKEN_FILTERS:
         known = [*TOKEN_ALIASES, *REGRESSIONS, *TOKEN_FILTERS]
         raise UserError(f"there is no algorithm '{name}' for language models: {nearest(name, known)}")
-    return TokenAlgorithm(name, TOKEN_FILTERS[rule], recompute=rule == "decoupled_clip")
+    return TokenAlgorithm(
+        name, TOKEN_FILTERS[rule], recompute=rule == "decoupled_clip", by_rounds=name == "a3po_rounds"
+    )
 
 
 def describe_tokens() -> str:
     """The table as text."""
     width = max(map(len, (*TOKEN_ALIASES, *REGRESSIONS)))
     lines = [
-        "Every method ascends mean cᵢ ∇log π(aᵢ|sᵢ) over response tokens;  ρ = π/β,  ρ_T = π_T/β,  d = staleness.",
+        "Every method ascends mean cᵢ ∇log π(aᵢ|sᵢ) over response tokens;  ρ = π/β,  ρ_T = π_T/β,  d = staleness",
+        "in gradient steps, unless another unit is given.",
         "",
     ]
     for alias in (*TOKEN_ALIASES, *REGRESSIONS):

@@ -21,7 +21,7 @@ import pandas as pd
 from vaco.errors import UserError
 from vaco.report.command import run_command
 
-IDENTITY = ("algorithm", "minibatches", "lag", "seed")
+IDENTITY = ("minibatches", "lag", "seed")
 FILES = ("phases.parquet", "evals.parquet")
 
 
@@ -70,7 +70,8 @@ def aggregate(plan: Mapping[str, Any], results: Path, allow_missing: bool) -> di
             missing.append(planned["folder"])
             continue
         manifests.append(manifest)
-        own = {key: manifest["identity"][key] for key in IDENTITY} | {"grids": ",".join(planned["grids"])}
+        own = {key: manifest["identity"][key] for key in IDENTITY}
+        own |= {"algorithm": planned["name"], "grids": ",".join(planned["grids"])}
         evals.append(pd.read_parquet(folder / "evals.parquet").assign(**own))
         updates.append(pd.read_parquet(folder / "phases.parquet").assign(**own))
     if missing and not allow_missing:
@@ -122,6 +123,7 @@ def _summary(plan: Mapping[str, Any], manifests: Sequence[Mapping[str, Any]], mi
         "warnings": [],
         "config_hash": hashlib.sha256(hashes.encode()).hexdigest()[:16],
         "parameters": first["parameters"],
+        "distinct_eval_problems": first["distinct_eval_problems"],
         "warm_start": first["warm_start"],
         "versions": first["versions"],
         "cpu": sorted({m["cpu"] for m in manifests}),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from vaco.report import style
 from vaco.report.style import Look
 
 LOOKS = {
     "a3po": Look("A-3PO", "#009E73", "^", (0, (6, 1.5, 1.2, 1.5)), 1.4, 4.5),
+    "a3po_rounds": Look("A-3PO, d in rounds", "#1B7837", ">", (0, (6, 1.5)), 1.2, 4.0),
     "a3po_unweighted": Look("A-3PO, no weight", "#66C2A5", "v", (0, (2, 1)), 1.2, 4.0),
     "cispo": Look("CISPO", "#CC79A7", "P", (0, (8, 1.5, 1.2, 1.5, 1.2, 1.5)), 1.3, 4.0),
     "dppo": Look("DPPO", "#56B4E9", "D", (0, (3, 1.2)), 1.3, 4.0),
@@ -18,6 +22,14 @@ LOOKS = {
 }
 
 
+_SYMBOLS = {"delta": "δ", "clip": "ε"}
+_VARIANT = re.compile(rf"(?P<base>\w+)-(?P<setting>{'|'.join(_SYMBOLS)})(?P<value>[\d.]+)")
+
+
 def look(name: str) -> Look:
-    """The look of an algorithm."""
+    """The look of an algorithm, or of a variant named as `vaco-delta0.1` is, which has its algorithm's colour."""
+    variant = _VARIANT.fullmatch(name)
+    if variant:
+        base = look(variant["base"])
+        return replace(base, label=f"{base.label}, {_SYMBOLS[variant['setting']]} = {variant['value']}")
     return LOOKS[name] if name in LOOKS else style.look(name)

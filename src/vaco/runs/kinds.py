@@ -78,8 +78,11 @@ class Kind:
         if len(parts) <= depth or parts[-depth - 1] != runs:
             return
         for part, (name, prefix) in zip(parts[-depth:], self.place, strict=True):
-            if name and part.removeprefix(prefix) != self.title(identity.get(name)):
-                yield name, part.removeprefix(prefix), str(identity.get(name))
+            found, expected = part.removeprefix(prefix), self.title(identity.get(name)) if name else ""
+            # A variant's folder is named after its algorithm, a hyphen, and what is its own.
+            variant = name == "algorithm" and found.startswith(f"{expected}-")
+            if name and found != expected and not variant:
+                yield name, found, str(identity.get(name))
 
 
 class _Lazy:
