@@ -6,7 +6,8 @@ responses; N of them follow each generation round, so that data are up to N − 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ def draw(tables: Tables) -> Drawn:
     table = final_accuracy(evals)
     against_lag(left, table, names, counts)
     left.set_title("Final accuracy", loc="left")
-    against_time(right, evals, names, max(counts))
+    against_time(right, evals, names, max(counts), tables.summary["training"]["device"])
     right.set_title(f"Accuracy over training, N = {max(counts)}", loc="left")
     panels = below.subplots(1, len(counts), sharey=True)
     for axes, count in zip(np.atleast_1d(panels), counts, strict=True):
@@ -52,10 +53,26 @@ def draw(tables: Tables) -> Drawn:
         "gradient steps per generation round (forward lag up to N − 1), and against training seconds (generation, "
         "verification and gradient steps; evaluations not counted) at the largest N. Bottom: the share of response "
         "tokens whose gradient PPO's clip and VACO's filter drop, mean over seeds.",
+        _rounds(tables.summary["training"], counts),
         lm_caption.intervals(table),
-        lm_caption.caveats(tables.summary),
+        lm_caption.caveats(tables.summary, timed=True),
     )
     return Drawn(figure, text)
+
+
+def _rounds(training: Mapping[str, Any], counts: Sequence[int]) -> str:
+    """Where N makes methods the same by construction, and how few rounds the largest N leaves."""
+    rounds = training["updates"] // max(counts)
+    text = f"N = {max(counts)} leaves {rounds} generation rounds." if rounds > 1 else ""
+    if min(counts) == 1:
+        text += " At N = 1 no ratio leaves 1, so that all methods are one."
+    same = [n for n in counts if 1 < n <= training["proximal_updates"]]
+    if same:
+        text += (
+            f" Decoupled PPO evaluates its proximal policy every {training['proximal_updates']} steps, which makes it "
+            f"PPO at N = {', '.join(map(str, same))}."
+        )
+    return text.strip()
 
 
 def against_lag(axes: Axes, table: pd.DataFrame, names: Sequence[str], counts: Sequence[int]) -> None:
@@ -79,7 +96,7 @@ def against_lag(axes: Axes, table: pd.DataFrame, names: Sequence[str], counts: S
     axes.set_ylabel("accuracy")
 
 
-def against_time(axes: Axes, evals: pd.DataFrame, names: Sequence[str], count: int) -> None:
+def against_time(axes: Axes, evals: pd.DataFrame, names: Sequence[str], count: int, device: str) -> None:
     """Mean accuracy over seeds against the mean of their training seconds."""
     chosen = evals[evals["minibatches"] == count]
     for name in names:
@@ -87,7 +104,7 @@ def against_time(axes: Axes, evals: pd.DataFrame, names: Sequence[str], count: i
         mean = rows[["accuracy", "wall_seconds"]].mean()
         if len(mean):
             axes.plot(mean["wall_seconds"], mean["accuracy"], **lm_style.look(name).line)
-    axes.set_xlabel("training seconds, one core")
+    axes.set_xlabel(f"training seconds, {'one core' if device == 'cpu' else 'one GPU'}")
     axes.set_ylabel("accuracy")
 
 

@@ -20,13 +20,15 @@ def scale(summary: Mapping[str, Any], grid: str = "main") -> str:
         f"Tier '{summary['tier']}': task {training['task']}, model {training['model']} with "
         f"{summary['parameters'] / 1e6:.2f}M parameters, {training['updates']} gradient steps on {responses:,} "
         f"responses in all ({training['prompts']} problems × {training['samples']} responses a step), "
-        f"{len(chosen['seeds'])} seeds, {training['eval_problems']} held-out problems."
+        f"{len(chosen['seeds'])} seeds, {training['eval_problems']} held-out problems "
+        f"({summary['distinct_eval_problems']} of them distinct)."
     )
-    if training["task"] != "gsm8k":
-        text += (
-            " The paper trains a pretrained model on GSM8k; this is a small model on procedural arithmetic, so only "
-            "the mechanism is comparable, not the numbers."
-        )
+    text += (
+        " The paper's model, step size and lengths are not public; these are our choice."
+        if training["task"] == "gsm8k"
+        else f" The paper trains a pretrained model on GSM8k; this is the model '{training['model']}' on "
+        f"{training['task']}, so only the mechanism is comparable, not the numbers."
+    )
     if training["updates"] < 64:
         text += " This is a check of the machinery, not evidence about the methods."
     return text
@@ -40,13 +42,17 @@ def intervals(table: pd.DataFrame) -> str:
     seeds = str(most) if fewest == most else f"{fewest} to {most}"
     if most < 2:
         return "With one seed no interval is defined, and no bars are drawn."
-    return f"Bars: 95% bootstrap intervals of the mean over {seeds} seeds; so few seeds make them too narrow."
+    return (
+        f"Bars: 95% bootstrap intervals of the mean over {seeds} seeds of the reinforcement learning, which share one "
+        "warm start and one set of problems; so few seeds make them too narrow."
+    )
 
 
-def caveats(summary: Mapping[str, Any]) -> str:
-    """What is missing, and where the clock ran."""
+def caveats(summary: Mapping[str, Any], timed: bool = False) -> str:
+    """What is missing, and what the clocks of runs are worth."""
     parts = []
     if summary["missing"]:
         parts.append(f"Incomplete: {len(summary['missing'])} of {summary['planned_runs']} planned runs are missing.")
-    parts.append("Other work shared the machine's cores, which inflates all seconds.")
+    if timed:
+        parts.append("Runs shared the machine with other work, each with different work: their seconds are inexact.")
     return " ".join([*parts, *summary["warnings"]])

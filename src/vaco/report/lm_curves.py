@@ -15,7 +15,7 @@ from vaco.report.tables import MAIN, Tables, drawn_last
 
 ROWS = {
     "sampled_accuracy": "accuracy of\nsampled answers",
-    "entropy": "entropy per\ntoken, nats",
+    "entropy": "entropy,\nnats a token",
     "total_lag": "total variation\nto the data",
     "ess": "effective\nsample share",
     "filtered_fraction": "share of\ntokens dropped",
@@ -50,7 +50,8 @@ def draw(tables: Tables) -> Drawn:
         "Training of a language model at each forward lag, means over seeds.",
         lm_caption.scale(tables.summary),
         "All but accuracy is measured on the minibatch before its gradient step and smoothed over eight steps; "
-        "the total variation to the data is ½ mean|ρ − 1| over response tokens.",
+        "the entropy is that of the current policy at the data's tokens, the total variation to the data "
+        "½ mean|ρ − 1| over response tokens.",
         lm_caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

@@ -7,20 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from vaco.report.lm_cost import METHODS, PARTS, step_seconds
+from vaco.report.lm_cost import proximal_shares
 from vaco.report.lm_stats import CELL, final_accuracy
 from vaco.report.tables import Tables
 from vaco.report.tier_numbers import Found
 
 
 def from_language(tables: Tables) -> Found:
-    """Scale, accuracies of every cell, dropped shares and lags, and A-3PO's saving.
+    """Scale, accuracies of every cell, dropped shares and lags, and the cost of the proximal policy.
 
     Keys are `lm.scale...`, `lm.ALGORITHM.nN[.kK].accuracy|low|high|sampled|sampled_low|sampled_high|dropped|fires|lag`
     and `lm.cost...`; an interval of a single seed is unknown.
     """
-    yield from _scale(tables)
     evals, updates = tables.read("evals"), tables.read("updates")
+    yield from _scale(tables, evals)
     for prefix, column in (("", "accuracy"), ("sampled", "sampled_accuracy")):
         for row in final_accuracy(evals, column).to_dict("records"):
             cell = _cell(row)
@@ -42,7 +42,7 @@ def _cell(row: Mapping[Any, Any]) -> str:
     return f"lm.{row['algorithm']}.n{row['minibatches']}" + (f".k{row['lag']}" if row["lag"] > 1 else "")
 
 
-def _scale(tables: Tables) -> Found:
+def _scale(tables: Tables, evals: pd.DataFrame) -> Found:
     summary = tables.summary
     training = summary["training"]
     yield "lm.scale.runs", summary["runs"], "d"
@@ -52,21 +52,19 @@ def _scale(tables: Tables) -> Found:
     yield "lm.scale.updates", training["updates"], "d"
     yield "lm.scale.responses", training["updates"] * training["prompts"] * training["samples"], ",d"
     yield "lm.scale.seeds", len(summary["grids"]["main"]["seeds"]), "d"
-    yield "lm.scale.warm_accuracy", summary["warm_start"].get("warm_accuracy"), ".2f"
+    start = evals[evals["update"] == 0]
+    yield "lm.scale.start", float(start["accuracy"].mean()), ".2f"
+    yield "lm.scale.start_sampled", float(start["sampled_accuracy"].mean()), ".2f"
+    yield "lm.scale.distinct_problems", summary["distinct_eval_problems"], "d"
+    yield "lm.scale.proximal_updates", training["proximal_updates"], "d"
     yield "lm.scale.problems", training["eval_problems"], "d"
     yield "lm.scale.delta", training["delta"], "g"
 
 
 def _cost(updates: pd.DataFrame) -> Found:
-    """Share of a step that evaluating the proximal policy takes, and what A-3PO saves; median and range over cells."""
-    cost = step_seconds(updates[updates["algorithm"].isin(METHODS)])
-    total = cost.assign(total=cost[list(PARTS)].sum(axis=1))
-    wide = total.pivot(index=CELL[1:], columns="algorithm", values="total")
-    if not {"decoupled", "a3po"} <= set(wide.columns):
-        return
-    saved = (1 - wide["a3po"] / wide["decoupled"]).dropna()
-    evaluated = total[total["algorithm"] == "decoupled"]
-    yield "lm.cost.proximal_share", float((evaluated["recompute_seconds"] / evaluated["total"]).median()), ".0%"
-    yield "lm.cost.saved", float(saved.median()), ".0%"
-    yield "lm.cost.saved_least", float(saved.min()), ".0%"
-    yield "lm.cost.saved_most", float(saved.max()), ".0%"
+    """Share of decoupled PPO's step that evaluating the proximal policy takes; median and range over cells."""
+    share = proximal_shares(updates)
+    if not share.empty:
+        yield "lm.cost.proximal_share", float(share.median()), ".0%"
+        yield "lm.cost.proximal_share_least", float(share.min()), ".0%"
+        yield "lm.cost.proximal_share_most", float(share.max()), ".0%"
