@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -21,25 +22,32 @@ def from_language(tables: Tables) -> Found:
     """
     evals, updates = tables.read("evals"), tables.read("updates")
     yield from _scale(tables, evals)
-    for prefix, column in (("", "accuracy"), ("sampled", "sampled_accuracy")):
-        for row in final_accuracy(evals, column).to_dict("records"):
-            cell = _cell(row)
-            yield f"{cell}.{prefix or 'accuracy'}", row["mean"], ".2f"
-            for end in ("low", "high"):
-                yield f"{cell}.{prefix + '_' if prefix else ''}{end}", row[end], ".2f"
-            if not prefix:
-                yield f"{cell}.seeds", row["seeds"], "d"
+    for cell, row in _by_cell(tables, final_accuracy(evals)):
+        yield f"{cell}.accuracy", row.get("mean"), ".2f"
+        for end in ("low", "high"):
+            yield f"{cell}.{end}", row.get(end), ".2f"
+        yield f"{cell}.seeds", row.get("seeds"), "d"
+    for cell, row in _by_cell(tables, final_accuracy(evals, "sampled_accuracy")):
+        yield f"{cell}.sampled", row.get("mean"), ".2f"
+        for end in ("low", "high"):
+            yield f"{cell}.sampled_{end}", row.get(end), ".2f"
     means = updates.groupby(CELL)[["filtered_fraction", "triggered", "total_lag"]].mean().reset_index()
-    for row in means.to_dict("records"):
-        cell = _cell(row)
-        yield f"{cell}.dropped", row["filtered_fraction"], ".1%"
-        yield f"{cell}.fires", row["triggered"], ".1%"
-        yield f"{cell}.lag", row["total_lag"], ".3f"
+    for cell, row in _by_cell(tables, means):
+        yield f"{cell}.dropped", row.get("filtered_fraction"), ".1%"
+        yield f"{cell}.fires", row.get("triggered"), ".1%"
+        yield f"{cell}.lag", row.get("total_lag"), ".3f"
     yield from _cost(updates)
 
 
-def _cell(row: Mapping[Any, Any]) -> str:
-    return f"lm.{row['algorithm']}.n{row['minibatches']}" + (f".k{row['lag']}" if row["lag"] > 1 else "")
+def _by_cell(tables: Tables, rows: pd.DataFrame) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every cell that the tier asks for, as the beginning of its keys, with its row; empty while no run is finished."""
+    found = {tuple(row[name] for name in CELL): row for row in rows.to_dict("records")}
+    asked: dict[tuple[Any, ...], None] = {}
+    for grid in tables.summary["grids"].values():
+        asked |= dict.fromkeys(product(grid["algorithms"], grid["minibatches"], grid["lags"]))
+    for algorithm, minibatches, lag in asked:
+        key = f"lm.{algorithm}.n{minibatches}" + (f".k{lag}" if lag > 1 else "")
+        yield key, {str(name): value for name, value in found.get((algorithm, minibatches, lag), {}).items()}
 
 
 def _scale(tables: Tables, evals: pd.DataFrame) -> Found:
@@ -64,7 +72,5 @@ def _scale(tables: Tables, evals: pd.DataFrame) -> Found:
 def _cost(updates: pd.DataFrame) -> Found:
     """Share of decoupled PPO's step that evaluating the proximal policy takes; median and range over cells."""
     share = proximal_shares(updates)
-    if not share.empty:
-        yield "lm.cost.proximal_share", float(share.median()), ".0%"
-        yield "lm.cost.proximal_share_least", float(share.min()), ".0%"
-        yield "lm.cost.proximal_share_most", float(share.max()), ".0%"
+    for key, value in (("", share.median()), ("_least", share.min()), ("_most", share.max())):
+        yield f"lm.cost.proximal_share{key}", None if share.empty else float(value), ".0%"
