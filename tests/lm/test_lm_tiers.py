@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def test_the_tiers_of_the_repository_load(name: str) -> None:
     needed = {"ppo", "vaco", "decoupled", "a3po", "cispo"}
     assert needed <= {run.config.algorithm for run in tier.runs if "main" in run.grids}
     assert len({run.config.warm_hash for run in tier.runs}) == 1
+
+
+def test_the_documented_numbers_of_runs_are_true() -> None:
+    rows = re.findall(r"^\| `(lm_\w+)` \|.*\| (\d+) \|$", (CONFIG / "README.md").read_text(), re.MULTILINE)
+    assert {name for name, _ in rows} == {path.stem for path in CONFIG.glob("lm_*.yaml")}
+    for name, count in rows:
+        assert len(load_lm_tier(CONFIG / f"{name}.yaml").runs) == int(count), name
 
 
 def test_lm_desk_has_the_grid_that_figure_5_needs() -> None:
