@@ -171,6 +171,17 @@ def test_minibatches_share_a_round_out_in_whole_groups() -> None:
         assert groups == sorted(groups, key=groups.index) and all(groups.count(g) == 4 for g in groups)
 
 
+def test_half_precision_trains_from_data_close_to_on_policy(rewarded: None) -> None:
+    run = Run(small_config(precision="bfloat16", minibatches=2))
+    before = parameters(run.model)
+    first, second = run.advance(), run.advance()
+    # bfloat16 rounds generation and training differently, but by far less than a threshold.
+    assert first["total_lag"] < 0.02 and first["ess"] > 0.99 and second["forward_lag"] > first["forward_lag"]
+    after = parameters(run.model)
+    assert all(value.dtype == np.float32 for value in after.values())
+    assert all((before[name] != after[name]).mean() > 0.5 for name in after)
+
+
 def test_decoupled_ppo_evaluates_its_proximal_policy_every_few_updates(rewarded: None) -> None:
     run = Run(small_config(algorithm="decoupled", minibatches=8, proximal_updates=2, learning_rate=5e-3))
     lags = [run.advance()["forward_lag"] for _ in range(8)]
