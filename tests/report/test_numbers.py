@@ -49,6 +49,15 @@ def test_numbers_are_those_of_their_tables(written: dict[str, dict[str, object]]
     assert written["small.filter.ppo.lag8.dropped"]["value"] == pytest.approx(1 - kept)
 
 
+def test_the_order_of_methods_goes_from_the_highest_score_down(written: dict[str, dict[str, object]]) -> None:
+    listed = str(written["small.order.lag8"]["text"]).split(", ")
+    methods = {"PPO": "ppo", "SPO": "spo", "VACO": "vaco"}
+    shown = {methods[entry.rsplit(" ", 1)[0]]: entry.rsplit(" ", 1)[1] for entry in listed}
+    assert shown == {name: written[f"small.{name}.lag8.iqm"]["text"] for name in methods.values()}
+    assert [float(value) for value in shown.values()] == sorted(map(float, shown.values()), reverse=True)
+    assert written["small.order.lag8.n"]["value"] == 3
+
+
 def test_losses_count_cells_where_the_mean_is_lower(written: dict[str, dict[str, object]], tables_folder: Path) -> None:
     scores = pd.read_parquet(tables_folder / "scores.parquet")
     means = scores.groupby(["name", "env", "lag"])["score"].mean()

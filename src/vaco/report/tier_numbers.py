@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from vaco.report.style import look
 from vaco.report.tables import MAIN, Tables
 
 Found = Iterator[tuple[str, Any, str]]
@@ -73,9 +74,20 @@ def from_summary(tables: Tables) -> Found:
 
 
 def from_aggregates(tables: Tables) -> Found:
-    """`<method>.lag<K>.<metric>` of the tier's own grid, and `factorial.<align>.<filter>` and other studies."""
+    """`<method>.lag<K>.<metric>` of the tier's own grid, and `factorial.<align>.<filter>` and other studies.
+
+    `order.lag<K>` is the methods from the highest interquartile mean to the lowest, and `order.lag<K>.n` their fewest
+    seeds.
+    """
     table = tables.read("aggregates")
     find = _lookup(table, ["grid", "name", "lag", "metric"])
+    for lag in tables.grid()["capacities"]:
+        rows = {name: find(MAIN, name, lag, "iqm") for name in tables.grid()["algorithms"]}
+        known = {name: row for name, row in rows.items() if row is not None and not math.isnan(row["point"])}
+        order = sorted(known, key=lambda name: -known[name]["point"])
+        listed = ", ".join(f"{look(name, tables.methods).label} {known[name]['point']:.2f}" for name in order)
+        yield f"order.lag{lag}", listed or None, ""
+        yield f"order.lag{lag}.n", min((int(row["runs"]) for row in known.values()), default=0), "d"
     metrics = ("iqm", "median", "mean", "optimality_gap", "auc_iqm")
     grid = tables.grid()
     for name, lag, metric in product(grid["algorithms"], grid["capacities"], metrics):
