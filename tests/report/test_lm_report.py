@@ -136,6 +136,7 @@ def test_the_cost_of_the_proximal_policy_is_a_share_within_runs(tables: Path) ->
     updates.loc[updates["minibatches"] == 1, "recompute_seconds"] *= 3
     assert proximal_shares(updates).tolist() == pytest.approx([0.2])
     assert numbers["lm.vaco.n4.accuracy"] == pytest.approx(0.58) and numbers["lm.scale.runs"] == 24
+    assert numbers["lm.vaco.n4.interval"] == "0.58 [0.56, 0.60]"
     assert numbers["lm.vaco.n1.dropped"] == pytest.approx(0.2) and numbers["lm.vaco.n1.sampled"] == pytest.approx(0.305)
 
 

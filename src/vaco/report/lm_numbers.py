@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
@@ -17,13 +18,14 @@ from vaco.report.tier_numbers import Found
 def from_language(tables: Tables) -> Found:
     """Scale, accuracies of every cell, dropped shares and lags, and the cost of the proximal policy.
 
-    Keys are `lm.scale...`, `lm.ALGORITHM.nN[.kK].accuracy|low|high|sampled|sampled_low|sampled_high|dropped|fires|lag`
-    and `lm.cost...`; an interval of a single seed is unknown.
+    Keys are `lm.scale...`, `lm.cost...`, and `lm.ALGORITHM.nN[.kK].` with `accuracy|interval|low|high`,
+    `sampled|sampled_low|sampled_high` and `dropped|fires|lag`; an interval of a single seed is unknown.
     """
     evals, updates = tables.read("evals"), tables.read("updates")
     yield from _scale(tables, evals)
     for cell, row in _by_cell(tables, final_accuracy(evals)):
         yield f"{cell}.accuracy", row.get("mean"), ".2f"
+        yield f"{cell}.interval", _interval(row), ""
         for end in ("low", "high"):
             yield f"{cell}.{end}", row.get(end), ".2f"
         yield f"{cell}.seeds", row.get("seeds"), "d"
@@ -48,6 +50,14 @@ def _by_cell(tables: Tables, rows: pd.DataFrame) -> Iterator[tuple[str, Mapping[
     for algorithm, minibatches, lag in asked:
         key = f"lm.{algorithm}.n{minibatches}" + (f".k{lag}" if lag > 1 else "")
         yield key, {str(name): value for name, value in found.get((algorithm, minibatches, lag), {}).items()}
+
+
+def _interval(row: Mapping[str, Any]) -> str | None:
+    """A mean with its interval for prose, without one where a single seed has none."""
+    if not row:
+        return None
+    text = f"{row['mean']:.2f}"
+    return text if math.isnan(row["low"]) else f"{text} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def _scale(tables: Tables, evals: pd.DataFrame) -> Found:

@@ -179,9 +179,13 @@ def from_runs(tables: Tables) -> Found:
         yield f"lag.{key}.backward", _get(found, "backward_lag"), ".3f"
         yield f"lag.{key}.forward", None if found is None else found["forward_mean"] / 2, ".3f"
         yield f"lag.{key}.effective_samples", _get(found, "ess"), ".0%"
-        yield f"constraint.{key}.share", _get(found, "forward_excess_share"), ".1%"
-        yield f"constraint.{key}.excess", _median(rows, "forward_excess_median"), ".1%"
-        yield f"constraint.{key}.largest", _largest(rows, "forward_excess_max"), ".0%"
+        share = _get(found, "forward_excess_share")
+        yield f"constraint.{key}.share", share, ".1%"
+        if share == 0:
+            yield from ((f"constraint.{key}.{part}", "none", "") for part in ("excess", "largest"))
+        else:
+            yield f"constraint.{key}.excess", _median(rows, "forward_excess_median"), ".1%"
+            yield f"constraint.{key}.largest", _largest(rows, "forward_excess_max"), ".0%"
         yield f"constraint.{key}.n", len(rows), "d"
     yield from _trigger(tables, table)
     yield from _cost(tables, table)
