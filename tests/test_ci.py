@@ -47,6 +47,25 @@ def test_where_a_cluster_can_be_started_they_run(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout == "made test-slurm\n", done.stderr
 
 
-def test_ci_runs_them() -> None:
-    text = (ROOT / ".ci/run").read_text()
-    assert "\nscripts/slurm-ci.sh\n" in text and "set -euo pipefail" in text
+@pytest.mark.parametrize(
+    ("slow", "slurm", "code"), [(0, 0, 0), (1, 0, 1), (0, 3, 3)], ids=["all pass", "a slow test fails", "SLURM fails"]
+)
+def test_ci_waits_for_them_and_shows_what_they_said(tmp_path: Path, slow: int, slurm: int, code: int) -> None:
+    """They run beside the slow tests; neither hides the other's failure."""
+    scripts = {
+        ".ci/run": (ROOT / ".ci/run").read_text(),
+        "scripts/slurm-ci.sh": f"#!/bin/sh\nsleep 1\necho said by SLURM\nexit {slurm}\n",
+        ".venv/bin/python": f"#!/bin/sh\necho slow tests: $*\nexit {slow}\n",
+        "bin/make": "#!/bin/sh\necho made $*\n",
+    }
+    for name, text in scripts.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    done = subprocess.run([str(tmp_path / ".ci/run")], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["made lint", "made test", "made smollm2"] and lines[-1] == "said by SLURM"
+    assert "slow tests: -m pytest -m slow -n 2" in lines
