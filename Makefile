@@ -17,7 +17,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $(READY)
 
-reproduce: $(READY)  ## train the smoke tier from nothing, aggregate it and draw its figures (about 5 minutes)
+reproduce: $(READY)  ## train the smoke tier from nothing, aggregate it and draw its figures (5 to 8 minutes)
 	$(BIN)/snakemake --cores $(CORES) --config tier=smoke
 	@echo "Figures: paper/figures/smoke   Tables: results/smoke/tables"
 
@@ -28,7 +28,7 @@ test-all: $(READY)  ## all tests but those on SLURM
 	$(BIN)/python -m pytest -m "not slurm" -n $(CORES)
 
 # Starts a throw-away cluster of one node, installing its daemons if they are missing, and brings it down again.
-test-slurm: $(READY)  ## the workflow on a real SLURM of one node; needs root (about 5 minutes)
+test-slurm: $(READY)  ## the workflow on a real SLURM of one node; needs root (about 7 minutes)
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
 faults: $(READY)  ## inject some 140 faults into training and count what they change (about 5 minutes)
