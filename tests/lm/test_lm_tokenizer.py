@@ -69,6 +69,19 @@ def test_a_hub_tokenizer_adds_and_keeps_no_specials() -> None:
     assert tokenizer.prompt("one") == "one"  # without a chat template
 
 
+@pytest.mark.parametrize("adds", [True, False])
+def test_without_a_template_a_text_begins_as_the_tokenizer_begins_it(adds: bool) -> None:
+    from tokenizers import processors
+
+    inner = word_tokenizer(pad_token="<pad>", eos_token="<eos>", bos_token="three")
+    if adds:
+        inner.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="three $A", special_tokens=[("three", 5)]
+        )
+    tokenizer = HubTokenizer(inner, "words")
+    assert tokenizer.encode(tokenizer.prompt("one two")) == ([5, 3, 4] if adds else [3, 4])
+
+
 def test_a_hub_tokenizer_applies_its_chat_template() -> None:
     inner = word_tokenizer(pad_token="<pad>", eos_token="<eos>")
     inner.chat_template = (

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from lm_helpers import SIZE, small_config
 
@@ -133,6 +134,8 @@ def test_what_a_run_leaves(tmp_path: Path, rewarded: None) -> None:
     ]
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["config"] == config.resolved() and manifest["completed_steps"] == 8
+    problems = {problem.prompt for problem in Run(config).eval_set}
+    assert manifest["distinct_eval_problems"] == len(problems) < config.eval_problems
     assert manifest["identity"]["minibatches"] == 4 and manifest["versions"]["transformers"]
     steps, evals = (pd.read_parquet(tmp_path / "run" / name) for name in ("phases.parquet", "evals.parquet"))
     assert steps["update"].tolist() == list(range(1, 9)) and steps["round"].tolist() == [0] * 4 + [1] * 4
@@ -169,6 +172,15 @@ def test_minibatches_share_a_round_out_in_whole_groups() -> None:
     for part in rows:
         groups = [row // 4 for row in part]
         assert groups == sorted(groups, key=groups.index) and all(groups.count(g) == 4 for g in groups)
+
+
+def test_a_full_gpu_is_one_sentence(tmp_path: Path, rewarded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(training.Learner, "step", full)
+    with pytest.raises(UserError, match=r"memory was full after update 0: lower tokens_at_once \(now 16,384\)"):
+        train(small_config(), tmp_path / "run", quiet=True)
 
 
 def test_half_precision_trains_from_data_close_to_on_policy(rewarded: None) -> None:

@@ -106,6 +106,13 @@ def swap(root: Path) -> None:
     shutil.rmtree(root / "aside")
 
 
+def test_a_variant_lies_under_a_name_that_begins_with_its_algorithm(root: Path) -> None:
+    identity = tables.read_json(root / RUN / "manifest.json")["identity"]
+    for name, misplaced in (("vaco-delta0.1", False), ("vacodelta", True), ("ppo-delta0.1", True)):
+        place = root / str(RUN).replace("/vaco/", f"/{name}/")
+        assert bool(list(LANGUAGE.misplaced(place, identity, "runs"))) == misplaced, name
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

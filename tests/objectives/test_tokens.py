@@ -101,13 +101,13 @@ def test_a3po_at_staleness_zero_and_one() -> None:
 def test_dppo_cispo_and_tis_by_hand() -> None:
     x = drawn()
     settings = TokenSettings(
-        filter=FilterSettings(clip=0.2), clip_high=0.3, divergence_limit=0.1, ratio_cap=1.5, dppo_cap=1.5
+        filter=FilterSettings(clip=0.2), clip_high=0.3, divergence_limit=0.1, ratio_cap=1.5, dppo_cap=1.4
     )
     dppo, cispo, tis = (f(x, settings) for f in (rules.divergence_mask, rules.truncated_high, rules.truncated_clip))
     for i, j, ratio, learner, a, _, behaviour in cells(x):
         far = abs(behaviour * ratio - behaviour) > 0.1
         dropped = far and a * (ratio - 1) > 0
-        assert float(dppo.coefficient[i, j]) == pytest.approx(0.0 if dropped else min(ratio, 1.5) * a)
+        assert float(dppo.coefficient[i, j]) == pytest.approx(0.0 if dropped else min(ratio, 1.4) * a)
         assert float(cispo.coefficient[i, j]) == pytest.approx(min(ratio, 1.3) * a)
         u = ratio / learner
         expected = 0.0 if clipped(u, a, 0.2) else min(learner, 1.5) * u * a

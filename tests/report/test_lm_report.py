@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from vaco.errors import UserError
-from vaco.report import figure5, lm_aggregate, lm_cost, lm_curves, lm_methods
-from vaco.report.lm_cost import proximal_shares
+from vaco.report import figure5, lm_aggregate, lm_cost, lm_curves, lm_methods, lm_style
+from vaco.report.lm_cost import proximal_shares, step_parts
 from vaco.report.lm_numbers import from_language
 from vaco.report.lm_stats import final_accuracy, of_grid
 from vaco.report.tables import Tables
@@ -125,6 +125,12 @@ def test_every_figure_is_drawn_and_says_what_it_is_not(module: Any, tables: Path
     )
 
 
+def test_a_variant_is_drawn_as_its_algorithm_with_its_setting() -> None:
+    plain, variant = lm_style.look("vaco"), lm_style.look("vaco-delta0.1")
+    assert (variant.label, variant.colour) == ("VACO, δ = 0.1", plain.colour)
+    assert lm_style.look("ppo-clip0.4").label == "PPO, ε = 0.4"
+
+
 def test_the_cost_of_the_proximal_policy_is_a_share_within_runs(tables: Path) -> None:
     numbers = {key: value for key, value, _ in from_language(Tables(tables))}
     assert numbers["lm.cost.proximal_share"] == pytest.approx(0.2)
@@ -135,6 +141,10 @@ def test_the_cost_of_the_proximal_policy_is_a_share_within_runs(tables: Path) ->
     updates.loc[slow, seconds] *= 10
     updates.loc[updates["minibatches"] == 1, "recompute_seconds"] *= 3
     assert proximal_shares(updates).tolist() == pytest.approx([0.2])
+    # Nor does it matter how slow the machine was while one method ran.
+    slowed = updates.copy()
+    slowed.loc[slowed["algorithm"] == "decoupled", seconds] *= 7
+    assert np.allclose(step_parts(slowed)[seconds], step_parts(updates)[seconds])
     assert numbers["lm.vaco.n4.accuracy"] == pytest.approx(0.58) and numbers["lm.scale.runs"] == 24
     assert numbers["lm.vaco.n4.interval"] == "0.58 [0.56, 0.60]"
     assert numbers["lm.vaco.n1.dropped"] == pytest.approx(0.2) and numbers["lm.vaco.n1.sampled"] == pytest.approx(0.305)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,8 @@ import pytest
 from vaco.errors import UserError
 from vaco.report import numbers
 from vaco.report.numbers import UNKNOWN, collect, number
+from vaco.report.tables import Tables
+from vaco.report.tier_numbers import from_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +59,20 @@ def test_the_order_of_methods_goes_from_the_highest_score_down(written: dict[str
     assert shown == {name: written[f"small.{name}.lag8.iqm"]["text"] for name in methods.values()}
     assert [float(value) for value in shown.values()] == sorted(map(float, shown.values()), reverse=True)
     assert written["small.order.lag8.n"]["value"] == 3
+
+
+def test_where_no_phase_ends_above_the_threshold_there_is_no_excess(tables_folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "tables"
+    shutil.copytree(tables_folder, copied)
+    runs = pd.read_parquet(copied / "runs.parquet")
+    ppo = runs["name"] == "ppo"
+    runs.loc[ppo, ["forward_excess_share", "forward_excess_median", "forward_excess_max"]] = [0.0, math.nan, math.nan]
+    runs.loc[~ppo, ["forward_excess_share", "forward_excess_median", "forward_excess_max"]] = [0.5, 0.25, 2.0]
+    runs.to_parquet(copied / "runs.parquet")
+    found = {key: (value, form) for key, value, form in from_runs(Tables(copied))}
+    assert found["constraint.ppo.lag8.share"][0] == 0.0
+    assert found["constraint.ppo.lag8.excess"][0] == found["constraint.ppo.lag8.largest"][0] == "none"
+    assert (found["constraint.vaco.lag8.excess"][0], found["constraint.vaco.lag8.largest"][0]) == (0.25, 2.0)
 
 
 def test_losses_count_cells_where_the_mean_is_lower(written: dict[str, dict[str, object]], tables_folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 from vaco.report.lm_cost import proximal_shares
 from vaco.report.lm_stats import CELL, final_accuracy
 from vaco.report.tables import Tables
-from vaco.report.tier_numbers import Found
+from vaco.report.tier_numbers import Found, with_interval
 
 
 def from_language(tables: Tables) -> Found:
@@ -25,7 +24,7 @@ def from_language(tables: Tables) -> Found:
     yield from _scale(tables, evals)
     for cell, row in _by_cell(tables, final_accuracy(evals)):
         yield f"{cell}.accuracy", row.get("mean"), ".2f"
-        yield f"{cell}.interval", _interval(row), ""
+        yield f"{cell}.interval", with_interval(row["mean"], row["low"], row["high"], ".2f") if row else None, ""
         for end in ("low", "high"):
             yield f"{cell}.{end}", row.get(end), ".2f"
         yield f"{cell}.seeds", row.get("seeds"), "d"
@@ -52,14 +51,6 @@ def _by_cell(tables: Tables, rows: pd.DataFrame) -> Iterator[tuple[str, Mapping[
         yield key, {str(name): value for name, value in found.get((algorithm, minibatches, lag), {}).items()}
 
 
-def _interval(row: Mapping[str, Any]) -> str | None:
-    """A mean with its interval for prose, without one where a single seed has none."""
-    if not row:
-        return None
-    text = f"{row['mean']:.2f}"
-    return text if math.isnan(row["low"]) else f"{text} [{row['low']:.2f}, {row['high']:.2f}]"
-
-
 def _scale(tables: Tables, evals: pd.DataFrame) -> Found:
     summary = tables.summary
     training = summary["training"]
@@ -72,7 +63,6 @@ def _scale(tables: Tables, evals: pd.DataFrame) -> Found:
     yield "lm.scale.seeds", len(summary["grids"]["main"]["seeds"]), "d"
     start = evals[evals["update"] == 0]
     yield "lm.scale.start", float(start["accuracy"].mean()), ".2f"
-    yield "lm.scale.start_sampled", float(start["sampled_accuracy"].mean()), ".2f"
     yield "lm.scale.distinct_problems", summary["distinct_eval_problems"], "d"
     yield "lm.scale.proximal_updates", training["proximal_updates"], "d"
     yield "lm.scale.problems", training["eval_problems"], "d"

@@ -31,19 +31,22 @@ def words(tables: Tables, grid: str, name: str) -> str:
     return method["pair"].replace("+", ".") if grid == "factorial" and not method["settings"] else name
 
 
+def with_interval(point: float, low: float, high: float, form: str) -> str:
+    """An estimate as prose shows it, with its interval if it has one: `0.80 [0.71, 0.87]`."""
+    return f"{point:{form}}" + ("" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]")
+
+
 def estimate(key: str, row: pd.Series | None, form: str) -> Found:
     """An estimate under four keys: the point, `.low` and `.high`, `.interval` for prose, and `.n` for the seeds."""
     if row is None or math.isnan(row["point"]):
         yield from ((f"{key}{part}", None, form) for part in ("", ".low", ".high", ".interval"))
         yield f"{key}.n", 0, "d"
         return
-    known = not math.isnan(row["low"])
-    low, high = (row["low"], row["high"]) if known else (None, None)
-    text = f"{row['point']:{form}}" + (f" [{low:{form}}, {high:{form}}]" if known else "")
+    low, high = (None, None) if math.isnan(row["low"]) else (row["low"], row["high"])
     yield key, float(row["point"]), form
     yield f"{key}.low", low, form
     yield f"{key}.high", high, form
-    yield f"{key}.interval", text, ""
+    yield f"{key}.interval", with_interval(row["point"], row["low"], row["high"], form), ""
     yield f"{key}.n", int(row["runs"]), "d"
 
 
@@ -81,15 +84,15 @@ def from_aggregates(tables: Tables) -> Found:
     """
     table = tables.read("aggregates")
     find = _lookup(table, ["grid", "name", "lag", "metric"])
-    for lag in tables.grid()["capacities"]:
-        rows = {name: find(MAIN, name, lag, "iqm") for name in tables.grid()["algorithms"]}
+    grid = tables.grid()
+    for lag in grid["capacities"]:
+        rows = {name: find(MAIN, name, lag, "iqm") for name in grid["algorithms"]}
         known = {name: row for name, row in rows.items() if row is not None and not math.isnan(row["point"])}
         order = sorted(known, key=lambda name: -known[name]["point"])
         listed = ", ".join(f"{look(name, tables.methods).label} {known[name]['point']:.2f}" for name in order)
         yield f"order.lag{lag}", listed or None, ""
         yield f"order.lag{lag}.n", min((int(row["runs"]) for row in known.values()), default=0), "d"
     metrics = ("iqm", "median", "mean", "optimality_gap", "auc_iqm")
-    grid = tables.grid()
     for name, lag, metric in product(grid["algorithms"], grid["capacities"], metrics):
         yield from estimate(f"{name}.lag{lag}.{metric}", find(MAIN, name, lag, metric), ".2f")
     for study, grid in tables.summary["grids"].items():

@@ -78,10 +78,12 @@ class Kind:
         if len(parts) <= depth or parts[-depth - 1] != runs:
             return
         for part, (name, prefix) in zip(parts[-depth:], self.place, strict=True):
-            found, expected = part.removeprefix(prefix), self.title(identity.get(name)) if name else ""
+            if name is None:
+                continue
+            found, expected = part.removeprefix(prefix), self.title(identity.get(name))
             # A variant's folder is named after its algorithm, a hyphen, and what is its own.
             variant = name == "algorithm" and found.startswith(f"{expected}-")
-            if name and found != expected and not variant:
+            if found != expected and not variant:
                 yield name, found, str(identity.get(name))
 
 
