@@ -451,6 +451,16 @@ def test_centred_clip_shrinks_with_the_datas_age() -> None:
     assert kept[1].tolist() == [False, False]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_without_lag_geppo_is_ppo(seed: int) -> None:
+    # The book calls the difference between their scores at K = 1 chance, and `vaco.report` counts them there once.
+    x = draw(seed)._replace(learner_ratio=torch.ones(64, dtype=torch.float64))
+    settings = FilterSettings(clip=0.2, mean_age=0.0)
+    geppo, ppo = (FILTERS[name].function(x, settings) for name in ("centred_clip", "clip"))
+    assert torch.equal(geppo.coefficient, ppo.coefficient) and torch.equal(geppo.kept, ppo.kept)
+    # Their alignments agree there too: test_vtrace_on_policy_is_gae.
+
+
 def test_settings_and_samples_are_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         DEFAULTS.delta = 0.5  # type: ignore[misc]

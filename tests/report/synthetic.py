@@ -121,7 +121,7 @@ def _phases(spec: RunSpec, rng: np.random.Generator, phases: int) -> pd.DataFram
     lag = np.log2(spec.lag)
     backward = 0.03 * lag * (1 + 0.2 * rng.random(phases))
     forward = (0.05 + 0.15 * (1 - _quality(spec)) + 0.03 * rng.random(phases)) * (1.2 - 0.6 * time)
-    is_tv = spec.algorithm.endswith("tv") or spec.algorithm == "vaco"
+    is_tv = spec.algorithm.endswith(("tv", "tv_total")) or spec.algorithm == "vaco"
     statistic = 2 * forward if is_tv else np.full(phases, np.nan)
     columns: dict[str, Any] = {
         "phase": np.arange(phases),

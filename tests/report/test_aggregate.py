@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from synthetic import write_run
 
 from vaco.errors import UserError
-from vaco.report.aggregate import aggregate, references, thin
+from vaco.report.aggregate import aggregate, references, thin, weak_references
 from vaco.report.derive import TIDY
 from vaco.report.estimates import Estimator, curve_matrix, score_matrix
 from vaco.report.plan import read_plan
@@ -190,6 +191,16 @@ def test_without_synchronous_ppo_there_is_no_scale(small_tier: Tier, copy: Path,
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["references"]["Hopper-v5"]["ppo"] is None
     assert any("On Hopper-v5 no synchronous PPO is finished" in warning for warning in summary["warnings"])
+
+
+def test_a_unit_of_one_run_is_a_warning() -> None:
+    known = {"random": 0.0, "random_error": 1.0, "random_episodes": 100, "ppo": 100.0, "ppo_error": 5.0, "ppo_seeds": 2}
+    one = known | {"ppo_error": math.nan, "ppo_seeds": 1}
+    assert weak_references({"A": known}) == []
+    assert weak_references({"A": known, "B": one, "C": one}) == [
+        "On B, C the unit of scores rests on a single run of synchronous PPO, so its own error is unknown."
+    ]
+    assert "mostly noise" in weak_references({"A": known | {"ppo": 10.0}})[0]
 
 
 def test_a_missing_reference_says_how_to_make_it(small_tier: Tier, copy: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from vaco.report.constraint import pooled
-from vaco.report.facts import LEVELS, excess
+from vaco.report.facts import LEVELS, excess, trigger_stops
 
 
 def test_excess_counts_and_measures_what_is_above() -> None:
@@ -30,10 +31,27 @@ def test_runs_condense_their_phases(results: Path, tables_folder: Path) -> None:
     assert row["delta"] == 0.2 and row["phases"] == len(phases)
     assert row["forward_excess_share"] == pytest.approx(len(above) / len(forward))
     assert row["forward_excess_max"] == pytest.approx(max(above))
-    independent = [2 * p * (1 - p) for p in phases["trigger_fraction"]]
-    assert row["flips_if_independent"] == pytest.approx(sum(independent) / len(independent))
-    assert row["align_ms"] == pytest.approx(100.0) and row["optimise_ms"] == pytest.approx(200.0)
+    assert row["collect_ms"] == pytest.approx(100.0)
+    assert row["align_relative"] == pytest.approx(1.0) and row["optimise_relative"] == pytest.approx(2.0)
     assert table.loc[("Hopper-v5", "vaco-delta0.4", 8, 0), "delta"] == 0.4
+
+
+def test_how_often_firing_stops_is_recovered_from_the_two_shares_of_a_phase() -> None:
+    rng = np.random.default_rng(0)
+    for steps, probability in ((40, 0.5), (40, 0.05), (7, 0.9), (2, 0.5)):
+        fired = rng.random((200, steps)) < probability
+        fired[:, 0] = False  # π is π_T
+        phases = pd.DataFrame(
+            {
+                "trigger_fraction": fired.mean(axis=1).astype(np.float32),
+                "trigger_flips": (fired[:, 1:] != fired[:, :-1]).mean(axis=1).astype(np.float32),
+            }
+        )
+        pairs = [(now, after) for phase in fired for now, after in pairwise(phase)]
+        stopped, followed = sum(now and not after for now, after in pairs), sum(now for now, _ in pairs)
+        assert trigger_stops(phases, steps) == pytest.approx(stopped / followed if followed else math.nan, nan_ok=True)
+    silent = pd.DataFrame({"trigger_fraction": [0.0, 0.0], "trigger_flips": [0.0, 0.0]})
+    assert math.isnan(trigger_stops(silent, 40))
 
 
 def test_a_filter_without_a_trigger_has_no_trigger_frequency(tables_folder: Path) -> None:

@@ -88,6 +88,12 @@ def test_captions_say_where_intervals_are_undefined() -> None:
     assert caption.over_seeds(table[:0]) == "No cell is finished yet."
 
 
+def test_captions_say_where_the_interquartile_mean_cuts_nothing() -> None:
+    table = pd.DataFrame({"runs": [1, 2, 4], "tasks": [3, 2, 1]})
+    assert "is the plain mean" in caption.trimming(table)
+    assert caption.trimming(table[1:]) == caption.trimming(table[:0]) == ""
+
+
 def test_a_missing_table_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="snakemake tables"):
         draw("figure3", tmp_path, tmp_path)
@@ -105,6 +111,18 @@ def test_exceptions_name_the_method() -> None:
     methods = {name: {"algorithm": name, "settings": {}} for name in ("ppo", "spo", "impala")}
     configs = {"ppo": {"epochs": 10}, "spo": {"epochs": 10}, "impala": {"epochs": 1}}
     assert hyperparameters.rows(configs, methods, {"epochs": "passes"}) == [("epochs", "passes", "10", "IMPALA: 1")]
+
+
+def test_hyperparameters_are_those_in_force() -> None:
+    config = {"minibatches": "auto", "advantage_normalisation": "phase", "epochs": 10}
+    assert hyperparameters.in_force(config, "once+tv") == config | {"minibatches": "transitions"}
+    assert hyperparameters.in_force(config, "continuous+truncated") == {
+        "minibatches": "trajectories",
+        "advantage_normalisation": "minibatch",
+        "epochs": 10,
+    }
+    raw = config | {"minibatches": "trajectories", "advantage_normalisation": "none"}
+    assert hyperparameters.in_force(raw, "once+tv") == hyperparameters.in_force(raw, "continuous+tv") == raw
 
 
 def test_the_score_table_has_a_row_a_cell(tables_folder: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,7 +15,7 @@ from vaco.errors import UserError
 from vaco.report import numbers
 from vaco.report.numbers import UNKNOWN, collect, number
 from vaco.report.tables import Tables
-from vaco.report.tier_numbers import from_runs
+from vaco.report.tier_numbers import from_aggregates, from_losses, from_runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,6 +86,51 @@ def test_losses_count_cells_where_the_mean_is_lower(written: dict[str, dict[str,
         if means[("vaco", env, lag)] < means[("ppo", env, lag)]
     ]
     assert written["small.losses.ppo.cells"]["value"] == len(behind) and written["small.losses.ppo.of"]["value"] == 4
+
+
+def test_a_method_that_is_another_without_lag_is_not_counted_there_again(tables_folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "tables"
+    shutil.copytree(tables_folder, copied)
+    # What the tables call SPO stands for GePPO, which is PPO at K = 1.
+    for name in ("task_scores", "aggregates"):
+        table = pd.read_parquet(copied / f"{name}.parquet")
+        table["name"] = table["name"].replace("spo", "geppo")
+        table.to_parquet(copied / f"{name}.parquet")
+    summary = (copied / "summary.json").read_text().replace('"spo"', '"geppo"')
+    (copied / "summary.json").write_text(summary)
+    tables = Tables(copied)
+    found = {key: value for key, value, _ in from_losses(tables)}
+    assert found["losses.ppo.of"] == 4 and found["losses.geppo.of"] == 2 and found["losses.all.of"] == 6
+    assert "K = 1" not in found["losses.geppo.where"].replace("K = 8", "")
+    order = {key: value for key, value, _ in from_aggregates(tables)}
+    points = pd.read_parquet(copied / "aggregates.parquet").set_index(["grid", "name", "lag", "metric"])["point"]
+    gap = abs(points["main", "ppo", 1, "iqm"] - points["main", "geppo", 1, "iqm"])
+    assert order["same.geppo.gap"] == pytest.approx(gap) and gap > 0
+
+
+def test_every_task_weighs_the_same_however_many_runs_it_has(tables_folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "tables"
+    shutil.copytree(tables_folder, copied)
+    runs = pd.read_parquet(copied / "runs.parquet")
+    runs = runs[(runs["env"] == "Hopper-v5") | (runs["seed"] == 0)]
+    runs["backward_lag"] = np.where(runs["env"] == "Hopper-v5", 0.1, 0.3)
+    runs.to_parquet(copied / "runs.parquet")
+    found = {key: value for key, value, _ in from_runs(Tables(copied))}
+    assert found["lag.vaco.lag8.backward"] == pytest.approx(0.2)
+
+
+def test_the_cost_is_that_of_the_first_task(tables_folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "tables"
+    shutil.copytree(tables_folder, copied)
+    summary = json.loads((copied / "summary.json").read_text())
+    summary["grids"]["factorial"] = summary["grids"]["main"] | {"capacities": [8], "seeds": [0, 1]}
+    (copied / "summary.json").write_text(json.dumps(summary))
+    runs = pd.read_parquet(copied / "runs.parquet")
+    wanted = (runs["env"] == "Hopper-v5") & (runs["seed"] < 2) & (runs["lag"] == 8)
+    runs["align_relative"] = np.where(wanted, 0.01, 9.0)
+    runs.to_parquet(copied / "runs.parquet")
+    found = {key: value for key, value, _ in from_runs(Tables(copied))}
+    assert found["cost.once.tv.align"] == found["cost.none.clip.align"] == 0.01
 
 
 def test_theory_and_benchmarks_agree_with_a_second_reading(written: dict[str, dict[str, object]]) -> None:

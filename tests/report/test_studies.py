@@ -35,7 +35,8 @@ variants:
   vaco-trajectories: {algorithm: vaco, training: {minibatches: trajectories, advantage_normalisation: minibatch}}
 studies:
   factorial:
-    algorithms: [none+clip, none+tv, once+clip, once+tv, continuous+clip, continuous+tv, vaco-trajectories]
+    algorithms:
+      [none+clip, none+tv, none+tv_total, once+clip, once+tv, continuous+clip, continuous+tv, vaco-trajectories]
     capacities: [16]
     seeds: [0, 1]
   sensitivity:
@@ -161,13 +162,21 @@ def test_thresholds_are_those_of_the_variants(complete: Path) -> None:
     assert found == {"vaco": 0.2, "vaco-delta0.4": 0.4, "ppo": 0.2, "ppo-clip0.4": 0.4}
 
 
+def test_where_the_trigger_compares_with_the_behaviour_policy_its_stops_are_not_known(complete: Path) -> None:
+    table = pd.read_parquet(complete / "runs.parquet").groupby("name")
+    assert table["trigger_fraction"].count()["none+tv_total"] == table["trigger_fraction"].size()["none+tv_total"]
+    assert table["trigger_stops"].count()["none+tv_total"] == 0 and table["trigger_stops"].count()["none+tv"] > 0
+
+
 def test_the_cost_shows_the_benchmark_when_there_is_one(complete: Path, tmp_path: Path) -> None:
     from vaco.report import cost
 
     clean = tmp_path / "throughput.json"
-    clean.write_text(json.dumps({"align_ms": {"none": 0.5, "once": 0.6, "continuous": 8.0}}))
+    clean.write_text(
+        json.dumps({"align_ms": {"none": 0.5, "once": 0.6, "continuous": 8.0}, "phase_ms": {"collect": 50.0}})
+    )
     for name, more in (("without", []), ("with", ["--benchmark", str(clean)])):
         assert cost.main(["--tables", str(complete), "--out", str(tmp_path / name), *more]) == 0
     sidecars = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("without", "with")]
-    assert "continuous 8.00 ms" not in sidecars[0]["caption"] and "continuous 8.00 ms" in sidecars[1]["caption"]
+    assert "continuous 0.160" not in sidecars[0]["caption"] and "continuous 0.160" in sidecars[1]["caption"]
     assert clean.as_posix() in sidecars[1]["tables"]

@@ -114,8 +114,14 @@ def references(
 
 
 def weak_references(found: dict[str, dict[str, float]]) -> list[str]:
-    """Warn of tasks on which the distance from 0 to 1 is within twice its own standard error."""
+    """Warn of tasks on which the distance from 0 to 1 is within twice its own standard error, or of unknown error."""
     warnings = []
+    single = [env for env, ref in found.items() if ref["ppo_seeds"] == 1]
+    if single:
+        warnings.append(
+            f"On {', '.join(single)} the unit of scores rests on a single run of synchronous PPO, so its own error is "
+            "unknown."
+        )
     for env, ref in found.items():
         if not ref["ppo_seeds"]:
             warnings.append(f"On {env} no synchronous PPO is finished, so its runs have no normalised score yet.")

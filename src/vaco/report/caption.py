@@ -53,10 +53,22 @@ def normalisation(summary: Mapping[str, Any]) -> str:
     seeds = sorted({ref["ppo_seeds"] for ref in references})
     return (
         f"Scores are normalised for each task: 0 is the uniformly random policy ({_range(episodes)} episodes), 1 the "
-        f"mean final return of this tier's synchronous PPO (K = 1, {_range(seeds)} seeds). A run's final return is "
-        "that of its stochastic policy at the last evaluation "
+        f"mean final return of this tier's synchronous PPO (K = 1, {_range(seeds)} seeds). Intervals take both for "
+        "known: with other seeds the unit would move as well, for all methods together. A run's final return is that "
+        "of its stochastic policy at the last evaluation "
         f"({_count(summary['evaluation']['episodes'], 'episode')})."
     )
+
+
+def trimming(table: pd.DataFrame) -> str:
+    """Says where the interquartile mean is the plain mean: with fewer than four scores there is nothing to cut.
+
+    Args:
+        table: the estimates drawn, with `runs` and `tasks`.
+    """
+    if table.empty or ((table["runs"] * table["tasks"]) // 4 > 0).all():
+        return ""
+    return "Over fewer than four scores (runs times tasks) the interquartile mean is the plain mean."
 
 
 def stratified(table: pd.DataFrame, *, drawn: str = "bars") -> str:

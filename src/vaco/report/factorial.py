@@ -93,6 +93,7 @@ def draw(tables: Tables) -> Drawn:
         caption.scale(tables.summary, STUDY),
         caption.normalisation(tables.summary),
         caption.stratified(shown, drawn="brackets"),
+        caption.trimming(whole),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

@@ -42,6 +42,7 @@ def draw(tables: Tables) -> Drawn:
         caption.scale(tables.summary),
         caption.normalisation(tables.summary),
         caption.stratified(table),
+        caption.trimming(table),
         "n counts the seeds that are finished on every task.",
         "Methods are set apart sideways at each K to keep their bars visible.",
         caption.caveats(tables.summary),

@@ -54,6 +54,7 @@ def draw(tables: Tables) -> Drawn:
         caption.scale(tables.summary),
         caption.normalisation(tables.summary),
         caption.stratified(curves, drawn="bands and bars"),
+        caption.trimming(curves),
         "n counts the seeds that are finished on every task.",
         caption.caveats(tables.summary),
     )

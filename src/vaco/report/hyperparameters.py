@@ -45,6 +45,25 @@ def rows(
     return made
 
 
+def in_force(config: Mapping[str, Any], pair: str) -> dict[str, Any]:
+    """The hyper-parameters that a method was really trained with, where the pair of ideas overrides a setting.
+
+    Continuous alignment estimates advantages anew in every minibatch, of whole trajectories, and standardises them in
+    it.
+
+    Args:
+        config: settings from a manifest.
+        pair: `ALIGN+FILTER` of the method.
+    """
+    found = dict(config)
+    continuous = pair.startswith("continuous+")
+    if found.get("minibatches") == "auto":
+        found["minibatches"] = "trajectories" if continuous else "transitions"
+    if continuous and found.get("advantage_normalisation") == "phase":
+        found["advantage_normalisation"] = "minibatch"
+    return found
+
+
 def _is_variant(name: str, methods: Mapping[str, Any]) -> bool:
     return bool(methods[name]["algorithm"] != name)
 
@@ -63,13 +82,15 @@ def written(value: Any) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command of this table."""
     tables, stem = parse(arguments, __doc__)
-    configs = tables.json("configs")
+    configs = {name: in_force(config, tables.methods[name]["pair"]) for name, config in tables.json("configs").items()}
     meanings = tables.summary["meanings"]
     write_all(stem, HEADER, rows(configs, tables.methods, meanings))
     text = caption.joined(
         "Hyper-parameters of all runs, read from their manifests: the value that most methods share, and the "
-        "exceptions; variants of the studies differ in the settings they are named after, and in nothing else. A "
-        "setting that a method does not use is listed with the value it was given.",
+        "exceptions; variants of the studies differ in the settings that the tier's file gives them, and in nothing "
+        "else. Continuous alignment, IMPALA's among them, needs whole trajectories as minibatches and standardises "
+        "advantages in each, whatever the settings say; the table has what was in force. Any other setting that a "
+        "method does not use is listed with the value it was given.",
         caption.scale(tables.summary),
         caption.caveats(tables.summary),
     )

@@ -1,9 +1,9 @@
 """Sensitivity: VACO against its threshold δ beside PPO against its clip range ε at the same values, and the trigger.
 
 Reviewer question 3. How often the trigger fires is the share of minibatches, and how often it flips the share of pairs
-of consecutive minibatches of which one fired and the other did not, both recorded by the learner in every phase. If
-the trigger fired at random with the phase's own frequency p, independently from one minibatch to the next, 2p(1 − p) of
-the pairs would differ; fewer flips mean that it stays on or off, more that it oscillates.
+of consecutive minibatches of which one fired and the other did not, both recorded by the learner in every phase. Both
+depend on when in a phase it fires first, which it cannot do at once. Whether it chatters after that is the share of
+firing minibatches that are followed by a silent one: `trigger_stops` of `vaco.report.facts`.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def draw(tables: Tables) -> Drawn:
     figure.legend(handles=_key(groups), loc="outside lower center", ncols=5, frameon=False)
     text = caption.joined(
         f"Sensitivity to the threshold δ of VACO and to the clip range ε of PPO at the same values, K = {lag}, a "
-        "column a task; both bound |ρ − ·|, δ its mean over a minibatch and ε that of every sample. Top: final "
-        "return, not normalised, mean over seeds. Middle: share of samples whose policy gradient was dropped, mean "
-        "over training. Bottom: share of minibatches in which VACO's trigger fired, share of pairs of consecutive "
-        "minibatches between which it flipped, and the flips to be expected if it fired as often but independently "
-        "each time, 2p(1 − p) with the p of each phase; all are means over the phases of training. Middle and "
-        "bottom: mean over runs, hair lines from the least to the greatest run. The grey line at 0.2 marks the "
-        "default of both.",
+        "column a task; δ is compared with the mean of |ρ − ρ_T| over a minibatch, ε with |ρ − 1| of every sample, so "
+        "equal values do not mean steps of equal size. Top: final return, not normalised, mean over seeds. Middle: "
+        "share of samples whose policy gradient was dropped, mean over training. Bottom: share of minibatches in which "
+        "VACO's trigger fired, share of pairs of consecutive minibatches between which it flipped, and share of the "
+        "minibatches in which it fired that were followed by one in which it did not (one half is what a coin would "
+        "do), over all phases of training. Middle and bottom: mean over runs, hair lines from the least to the "
+        "greatest run. The grey line at 0.2 marks the default of both.",
         caption.scale(tables.summary, STUDY),
         caption.over_seeds(scores, drawn="bars"),
         "n counts seeds.",
@@ -98,7 +98,7 @@ def _column(panels: Sequence[Axes], scores: pd.DataFrame, table: pd.DataFrame, g
 
 _FLIPS: Mapping[str, Mapping[str, object]] = {
     "trigger_flips": {"color": "black", "marker": "D", "linewidth": 1.3, "linestyle": style.SOLID, "markersize": 4.2},
-    "flips_if_independent": {
+    "trigger_stops": {
         "color": "0.45",
         "marker": "_",
         "linewidth": 1.0,
@@ -115,7 +115,7 @@ def _key(groups: Sequence[Family]) -> list[Line2D]:
         algorithm = next(key for key, look in style.LOOKS.items() if look is family.look)
         label = f"{family.look.label} against {SYMBOLS[algorithm]}" + (", trigger fires" if algorithm == "vaco" else "")
         found.append(Line2D([], [], **family.look.line, **family.look.point, label=label))
-    names = {"trigger_flips": "trigger flips", "flips_if_independent": "flips if independent"}
+    names = {"trigger_flips": "trigger flips", "trigger_stops": "silent after firing"}
     for column, label in names.items():
         found.append(Line2D([], [], **_FLIPS[column], label=label))  # type: ignore[arg-type]
     return found

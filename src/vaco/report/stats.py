@@ -6,6 +6,9 @@ What is resampled: runs, with replacement, independently within each task (the s
 interval therefore says how much the aggregate would move if the same tasks were run again with other seeds, not how
 much it would move on other tasks. Rows are not paired: seed 3 of one task has nothing to do with seed 3 of another.
 
+The two returns by which scores are normalised are taken for known, as rliable does. Here the unit is measured too
+(`references` of `vaco.report.aggregate`); its error is in no interval, and moves all methods together.
+
 rliable 1.2.0 draws from NumPy's global generator whatever `random_state` it is given, so `seeded` sets that generator
 just before each call and puts back its state afterwards.
 """

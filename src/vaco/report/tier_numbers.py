@@ -18,6 +18,8 @@ from vaco.report.tables import MAIN, Tables
 
 Found = Iterator[tuple[str, Any, str]]
 SUBJECT = "vaco"
+SAME_WITHOUT_LAG = {"geppo": "ppo"}
+"""Methods that are another one at K = 1: with data of age 0 from π_T itself, GePPO's clip and alignment are PPO's."""
 
 
 def short(env: str) -> str:
@@ -63,6 +65,7 @@ def from_summary(tables: Tables) -> Found:
     yield "runs.planned", summary["planned_runs"], ",d"
     yield "runs.missing", len(summary["missing"]), ",d"
     yield "steps", summary["steps"], ",d"
+    yield "evaluation.episodes", summary["evaluation"]["episodes"], "d"
     yield "environment_steps", summary["environment_steps"], ",d"
     yield "core_hours", summary["core_hours"], ".1f"
     for name, grid in summary["progress"].items():
@@ -73,6 +76,7 @@ def from_summary(tables: Tables) -> Found:
     for env, reference in summary["references"].items():
         yield f"reference.{short(env)}.random", reference["random"], ".0f"
         yield f"reference.{short(env)}.ppo", reference["ppo"], ".0f"
+        yield f"reference.{short(env)}.error", reference["ppo_error"], ".0f"
         yield f"reference.{short(env)}.seeds", reference["ppo_seeds"], "d"
 
 
@@ -80,7 +84,7 @@ def from_aggregates(tables: Tables) -> Found:
     """`<method>.lag<K>.<metric>` of the tier's own grid, and `factorial.<align>.<filter>` and other studies.
 
     `order.lag<K>` is the methods from the highest interquartile mean to the lowest, and `order.lag<K>.n` their fewest
-    seeds.
+    seeds. `same.<method>.gap` is the difference between two names of one method, at K = 1.
     """
     table = tables.read("aggregates")
     find = _lookup(table, ["grid", "name", "lag", "metric"])
@@ -92,6 +96,10 @@ def from_aggregates(tables: Tables) -> Found:
         listed = ", ".join(f"{look(name, tables.methods).label} {known[name]['point']:.2f}" for name in order)
         yield f"order.lag{lag}", listed or None, ""
         yield f"order.lag{lag}.n", min((int(row["runs"]) for row in known.values()), default=0), "d"
+        for name, same in SAME_WITHOUT_LAG.items():
+            if lag == 1 and {name, same} <= set(grid["algorithms"]):
+                both = {name, same} <= set(known)
+                yield f"same.{name}.gap", abs(known[name]["point"] - known[same]["point"]) if both else None, ".2f"
     metrics = ("iqm", "median", "mean", "optimality_gap", "auc_iqm")
     for name, lag, metric in product(grid["algorithms"], grid["capacities"], metrics):
         yield from estimate(f"{name}.lag{lag}.{metric}", find(MAIN, name, lag, metric), ".2f")
@@ -118,7 +126,10 @@ def from_task_scores(tables: Tables) -> Found:
 
 
 def from_losses(tables: Tables) -> Found:
-    """`losses`: on how many (task, K) the mean score of VACO is below another method's, of those with both."""
+    """`losses`: on how many (task, K) the mean score of VACO is below another method's, of those with both.
+
+    A name that stands for another of the methods at K = 1 is not counted there a second time.
+    """
     table = tables.read("task_scores")
     table = table[(table["grid"] == MAIN) & (table["metric"] == "score")].dropna(subset=["point"])
     means = table.set_index(["name", "env", "lag"])["point"]
@@ -131,6 +142,7 @@ def from_losses(tables: Tables) -> Found:
             (env, lag)
             for env, lag in product(grid["environments"], grid["capacities"])
             if (SUBJECT, env, lag) in means.index and (other, env, lag) in means.index
+            if lag > 1 or SAME_WITHOUT_LAG.get(other) not in grid["algorithms"]
         ]
         behind = [cell for cell in cells if means[(SUBJECT, *cell)] < means[(other, *cell)]]
         total, of = total + len(behind), of + len(cells)
@@ -167,7 +179,10 @@ def _opponents(tables: Tables) -> list[tuple[str, int]]:
 
 
 def from_runs(tables: Tables) -> Found:
-    """Means over runs of diagnostics: `filter`, `lag`, `constraint` by method and K; `trigger`, `cost` of studies."""
+    """Means of diagnostics over the runs of a task, then over tasks: `filter`, `lag`, `constraint` by method and K.
+
+    `trigger` and `cost` are those of the studies.
+    """
     table = tables.read("runs")
     grid = tables.grid()
     main = table[table["env"].isin(grid["environments"]) & table["seed"].isin(grid["seeds"])]
@@ -179,6 +194,7 @@ def from_runs(tables: Tables) -> Found:
         yield f"filter.{key}.outside_clip", _get(found, "clip_fraction"), ".1%"
         yield f"filter.{key}.trigger_fraction", _get(found, "trigger_fraction"), ".1%"
         yield f"filter.{key}.trigger_flips", _get(found, "trigger_flips"), ".1%"
+        yield f"filter.{key}.trigger_stops", _get(found, "trigger_stops"), ".0%"
         yield f"lag.{key}.backward", _get(found, "backward_lag"), ".3f"
         yield f"lag.{key}.forward", None if found is None else found["forward_mean"] / 2, ".3f"
         yield f"lag.{key}.effective_samples", _get(found, "ess"), ".0%"
@@ -202,23 +218,25 @@ def _trigger(tables: Tables, table: pd.DataFrame) -> Found:
             continue
         rows = table[(table["env"] == env) & (table["name"] == name) & (table["lag"] == grid["capacities"][0])]
         found = _means(rows[rows["seed"].isin(grid["seeds"])])
-        for part in ("trigger_fraction", "trigger_flips", "flips_if_independent"):
+        for part in ("trigger_fraction", "trigger_flips", "trigger_stops"):
             yield f"trigger.{short(env)}.{name}.{part}", _get(found, part), ".1%"
 
 
 def _cost(tables: Tables, table: pd.DataFrame) -> Found:
-    """`cost.<align>.<filter>`: medians of milliseconds a phase in the factorial."""
+    """`cost.<align>.<filter>`: time of a phase in units of its collecting, in the factorial, on its first task."""
     grid = tables.summary["grids"].get("factorial")
     for name in grid["algorithms"] if grid else ():
         rows = table[(table["name"] == name) & (table["lag"] == grid["capacities"][0])]
-        for part in ("align_ms", "update_ms", "optimise_ms"):
-            yield f"cost.{words(tables, 'factorial', name)}.{part}", _median(rows, part), ".2f"
+        rows = rows[(rows["env"] == grid["environments"][0]) & rows["seed"].isin(grid["seeds"])]
+        for part in ("align", "optimise"):
+            yield f"cost.{words(tables, 'factorial', name)}.{part}", _median(rows, f"{part}_relative"), ".1%"
 
 
 def _means(rows: pd.DataFrame) -> Mapping[str, float] | None:
     if rows.empty:
         return None
-    return {str(name): float(value) for name, value in rows.select_dtypes("number").mean().items()}
+    by_task = rows.groupby("env").mean(numeric_only=True)
+    return {str(name): float(value) for name, value in by_task.mean().items()}
 
 
 def _get(found: Mapping[str, float] | None, name: str) -> float | None:
