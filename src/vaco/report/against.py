@@ -88,3 +88,8 @@ def logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
     axes.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
+
+
+def from_zero(axes: Axes) -> None:
+    """Start the y-axis at 0, with room for a whole marker above the highest value."""
+    axes.set_ylim(0.0, 1.06 * axes.get_ylim()[1])

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from vaco.report import caption, style
 from vaco.report.command import run_command
@@ -28,6 +28,7 @@ from vaco.report.product import Drawn, write_sidecar
 from vaco.report.tables import Tables
 
 BENCHMARK = {"color": "black", "marker": "D", "markersize": 5.5, "markerfacecolor": "none", "markeredgewidth": 1.0}
+PLAIN = "ppo"
 ALIGNMENTS = ("none", "once", "continuous")
 TICKS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -53,6 +54,7 @@ def draw(tables: Tables, benchmark: Path | None = None) -> Drawn:
     lag, names = grid["capacities"][0], grid["algorithms"]
     spot = places(names, tables.methods)
     runs = tables.read("runs")
+    same = runs.loc[(runs["name"] == PLAIN) & (runs["env"] == grid["environments"][0]), "optimise_relative"]
     chosen = (runs["lag"] == lag) & runs["name"].isin(names) & runs["seed"].isin(grid["seeds"])
     runs = runs[chosen & (runs["env"] == grid["environments"][0])]
     aggregates = tables.read("aggregates")
@@ -91,7 +93,7 @@ def draw(tables: Tables, benchmark: Path | None = None) -> Drawn:
     optimising.set_ylim(bottom=0.0)
     _worth(worth, scores, cost, spot)
     figure.legend(handles=_key(rules, bool(clean)), loc="outside lower center", ncols=len(rules) + 1, frameon=False)
-    return Drawn(figure, _caption(tables, scores, clean, lag))
+    return Drawn(figure, _caption(tables, scores, clean, lag, same))
 
 
 def _worth(axes: Axes, scores: pd.DataFrame, cost: pd.DataFrame, spot: Mapping[str, Any]) -> None:
@@ -108,6 +110,7 @@ def _worth(axes: Axes, scores: pd.DataFrame, cost: pd.DataFrame, spot: Mapping[s
         axes.plot(
             [x], [row["point"]], color=colour, marker=marker, fillstyle=fill, markersize=5, markerfacecoloralt="white"
         )
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_xlabel("aligning and updating / collecting")
     axes.set_ylabel("normalised score (IQM)")
     axes.set_title("What it gives", loc="left")
@@ -127,7 +130,7 @@ def _key(rules: Sequence[str], clean: bool) -> list[Line2D]:
     return found
 
 
-def _caption(tables: Tables, scores: pd.DataFrame, clean: Mapping[str, float], lag: int) -> str:
+def _caption(tables: Tables, scores: pd.DataFrame, clean: Mapping[str, float], lag: int, same: pd.Series) -> str:
     measured = ", ".join(f"{align} {relative:.3f}" for align, relative in clean.items())
     return caption.joined(
         f"What alignment costs and what it gives at K = {lag}. Left: time of a phase that goes into estimating "
@@ -135,7 +138,11 @@ def _caption(tables: Tables, scores: pd.DataFrame, clean: Mapping[str, float], l
         "collecting, which is the same work for every method; logarithmic. Middle: the same with all gradient steps. "
         "Each mark is the median over runs of the median over phases of one method, with a hair line from the least to "
         "the greatest run. The runs were made at different hours on a machine that did other work, which slows "
-        "collecting and updating, but not always alike.",
+        "collecting and updating, but not always alike:",
+        f"all {len(same)} runs of PPO on this task, whatever their K, did the same work, and the middle panel's "
+        f"ratio goes from {same.min():.2f} to {same.max():.2f} among them."
+        if len(same) > 1
+        else "how much, the runs so far do not say.",
         f"Diamonds: the benchmark, in which processes took turns on one core: {measured}." if measured else "",
         "No alignment still computes GAE, by the same recursion. Right: interquartile mean of the normalised score "
         "against the cost; open marks: no alignment, full: once (and its control), half full: continuous. "

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vaco.report import caption, style
-from vaco.report.against import estimates, families, logarithmic, runs
+from vaco.report.against import estimates, families, from_zero, logarithmic, runs
 from vaco.report.command import run_command
 from vaco.report.panels import count
 from vaco.report.product import Drawn, figure_command
@@ -54,7 +54,7 @@ def draw(tables: Tables) -> Drawn:
     for row, label in zip(panels, ROWS, strict=True):
         row[0].set_ylabel(label)
         if label != ROWS[0]:
-            row[0].set_ylim(bottom=0.0)
+            from_zero(row[0])
     figure.align_ylabels()
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from vaco.report import caption, style
-from vaco.report.against import Family, estimates, families, logarithmic, runs
+from vaco.report.against import Family, estimates, families, from_zero, logarithmic, runs
 from vaco.report.command import run_command
 from vaco.report.panels import count
 from vaco.report.product import Drawn, figure_command
@@ -85,7 +85,7 @@ def _column(panels: Sequence[Axes], scores: pd.DataFrame, table: pd.DataFrame, g
         runs(dropped, table, "dropped", family, rank)
     count(returns, scores)
     count(dropped, table.groupby("name").size().rename("runs").reset_index())
-    dropped.set_ylim(bottom=0.0)
+    from_zero(dropped)
     drawn = pd.DataFrame()
     for family in groups:
         if family.look is style.LOOKS["vaco"]:
@@ -100,10 +100,10 @@ _FLIPS: Mapping[str, Mapping[str, object]] = {
     "trigger_flips": {"color": "black", "marker": "D", "linewidth": 1.3, "linestyle": style.SOLID, "markersize": 4.2},
     "trigger_stops": {
         "color": "0.45",
-        "marker": "_",
-        "linewidth": 1.0,
+        "marker": "v",
+        "linewidth": 1.3,
         "linestyle": (0, (2, 1)),
-        "markeredgecolor": "0.45",
+        "markersize": 4.8,
     },
 }
 
