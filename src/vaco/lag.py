@@ -2,7 +2,8 @@
 
 After each phase the new snapshot enters a buffer of capacity K, the *degree of asynchrony*; before each collection
 every actor draws one of the buffered snapshots uniformly at random, and all actors then collect synchronously. K = 1 is
-synchronous, on-policy collection. Real asynchrony makes runs irreproducible; this makes the lag exact and repeatable.
+synchronous, on-policy collection. Real asynchrony makes runs irreproducible; this makes the ages of data exact and
+repeatable.
 
 A snapshot can be anything: the buffer never looks inside. Its *age* is the number of phases completed since it was the
 newest, so the newest has age 0. With p snapshots pushed so far, ages are uniform on {0, ..., min(p, K) − 1}.

@@ -29,7 +29,7 @@ class FilterSettings:
     """The numbers a filter may need.
 
     Attributes:
-        delta: threshold δ of the TV filters on mean|·|, twice a total variation, hence comparable with ε.
+        delta: threshold δ of the TV filters on mean|·|, an estimate of twice a total variation, on the scale of ε.
         clip: ε of the ratio clips and of SPO.
         truncation: ρ̄ of the truncated importance weight.
         kl_coefficient: b, the weight of KL(π_T‖π) under the filter `kl`.
