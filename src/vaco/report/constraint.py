@@ -77,9 +77,10 @@ def draw(tables: Tables) -> Drawn:
         "Whether the constraint holds, a column a buffer capacity K. First two rows: the distribution over the "
         "phases of training of mean|ρ − ρ_T| and mean|ρ − 1|, which estimate 2 TV(π, π_T) and 2 TV(π, β) with a heavy "
         "tail (above 2 they can only be wrong), on all data of a phase after its last gradient step (line: 5 to 95 %, "
-        "bar: quartiles, mark: median; runs pooled with equal weight). Third row: share of phases that ended with mean|ρ − ρ_T| above δ, mean over runs with a hair line "
-        "from the least to the greatest run. Last row: the excess of those phases, mean|ρ − ρ_T|/δ − 1, the median "
-        "over runs of each run's median, with a line to the median of its 95 % quantiles.",
+        "bar: quartiles, mark: median; runs pooled with equal weight). Third row: share of phases that ended with "
+        "mean|ρ − ρ_T| above δ, mean over runs with a hair line from the least to the greatest run. Last row: the "
+        "excess of those phases, mean|ρ − ρ_T|/δ − 1, the median over runs of each run's median, with a line to the "
+        "median of its 95 % quantiles.",
         f"Dashed line: δ = {listed}, the threshold of VACO's trigger; the other methods have none, or a different "
         "one, and are measured against the same."
         if listed
