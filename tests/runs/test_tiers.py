@@ -54,10 +54,10 @@ def test_desk_shares_the_runs_that_several_studies_ask_for() -> None:
         name: len(grid.environments) * len(grid.algorithms) * len(grid.capacities) * len(grid.seeds)
         for name, grid in tier.grids.items()
     }
-    assert sizes == {"main": 360, "factorial": 117, "sensitivity": 60, "forward_lag": 48}
+    assert sizes == {"main": 360, "factorial": 117, "sensitivity": 60, "forward_lag": 66}
     # Shared: ppo and vaco in the factorial (3 tasks x 3 seeds each); the two defaults in the sensitivity study (2 x 3
-    # each); ten epochs in the study of forward lag (2 capacities x 3 seeds each).
-    assert len(tier.runs()) == 360 + 117 + 60 + 48 - 2 * 9 - 2 * 6 - 2 * 6
+    # each); ten epochs of ppo, vaco and impala in the study of forward lag (2 capacities x 3 seeds each).
+    assert len(tier.runs()) == 360 + 117 + 60 + 66 - 2 * 9 - 2 * 6 - 3 * 6
     shared = tier.find("HalfCheetah-v5", "vaco", 16, 0)
     assert shared.grids == ("main", "factorial", "sensitivity", "forward_lag") and shared.settings == ()
 
