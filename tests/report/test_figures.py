@@ -94,6 +94,13 @@ def test_captions_say_where_the_interquartile_mean_cuts_nothing() -> None:
     assert caption.trimming(table[1:]) == caption.trimming(table[:0]) == ""
 
 
+def test_captions_say_which_methods_only_chance_sets_apart() -> None:
+    grid = {"algorithms": ["ppo", "geppo", "vaco"], "capacities": [1, 8]}
+    assert "At K = 1 GePPO is PPO" in caption.chance({"grids": {"main": grid}})
+    for changed in ({"capacities": [8]}, {"algorithms": ["geppo", "vaco"]}):
+        assert caption.chance({"grids": {"main": grid | changed}}) == ""
+
+
 def test_a_missing_table_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="snakemake tables"):
         draw("figure3", tmp_path, tmp_path)

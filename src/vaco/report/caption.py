@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vaco.report.stats import CONFIDENCE
+from vaco.report.style import look
 from vaco.report.tables import MAIN
 
 PAPER_STEPS = 100_000_000
@@ -15,6 +16,8 @@ PAPER_SEEDS = 10
 # Below this a curve has hardly left the ground, and an interval of so few seeds says little.
 EVIDENCE_STEPS = 500_000
 EVIDENCE_SEEDS = 3
+SAME_WITHOUT_LAG = {"geppo": "ppo"}
+"""Methods that are another one at K = 1: with data of age 0 from π_T itself, GePPO's clip and alignment are PPO's."""
 
 
 def scale(summary: Mapping[str, Any], grid: str = MAIN) -> str:
@@ -57,6 +60,18 @@ def normalisation(summary: Mapping[str, Any]) -> str:
         "known: with other seeds the unit would move as well, for all methods together. A run's final return is that "
         "of its stochastic policy at the last evaluation "
         f"({_count(summary['evaluation']['episodes'], 'episode')})."
+    )
+
+
+def chance(summary: Mapping[str, Any]) -> str:
+    """Says which methods of the tier's own grid are one and the same without lag, and differ by chance only."""
+    grid = summary["grids"][MAIN]
+    pairs = [pair for pair in SAME_WITHOUT_LAG.items() if set(pair) <= set(grid["algorithms"])]
+    if 1 not in grid["capacities"] or not pairs:
+        return ""
+    return " ".join(
+        f"At K = 1 {look(name).label} is {look(same).label}, to the last operation; they differ by chance."
+        for name, same in pairs
     )
 
 

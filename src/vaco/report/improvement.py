@@ -39,6 +39,7 @@ def draw(tables: Tables) -> Drawn:
         caption.scale(tables.summary),
         caption.stratified(table),
         "The two methods' runs are resampled independently. n counts the seeds that are finished on every task.",
+        caption.chance(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

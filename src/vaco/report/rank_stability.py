@@ -62,6 +62,7 @@ def draw(tables: Tables) -> Drawn:
         caption.scale(tables.summary),
         caption.stratified(improvement),
         "n counts the seeds that are finished on every task; below, those of the smaller cell.",
+        caption.chance(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

@@ -13,13 +13,12 @@ from typing import Any
 
 import pandas as pd
 
+from vaco.report.caption import SAME_WITHOUT_LAG
 from vaco.report.style import look
 from vaco.report.tables import MAIN, Tables
 
 Found = Iterator[tuple[str, Any, str]]
 SUBJECT = "vaco"
-SAME_WITHOUT_LAG = {"geppo": "ppo"}
-"""Methods that are another one at K = 1: with data of age 0 from π_T itself, GePPO's clip and alignment are PPO's."""
 
 
 def short(env: str) -> str:
