@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from vaco.report.constraint import pooled
-from vaco.report.facts import LEVELS, excess, trigger_stops
+from vaco.report.facts import LEVELS, excess, gradient_steps, trigger_stops
+from vaco.runs.config import build
 
 
 def test_excess_counts_and_measures_what_is_above() -> None:
@@ -52,6 +53,13 @@ def test_how_often_firing_stops_is_recovered_from_the_two_shares_of_a_phase() ->
         assert trigger_stops(phases, steps) == pytest.approx(stopped / followed if followed else math.nan, nan_ok=True)
     silent = pd.DataFrame({"trigger_fraction": [0.0, 0.0], "trigger_flips": [0.0, 0.0]})
     assert math.isnan(trigger_stops(silent, 40))
+
+
+def test_gradient_steps_are_the_minibatches_of_all_epochs() -> None:
+    for changes in ({}, {"epochs": 3}, {"num_envs": 4, "phase_steps": 64, "minibatch": 32}):
+        config = build({"env": "Hopper-v5", "algorithm": "vaco", **changes})
+        counted = sum(1 for _ in range(config.epochs) for _ in range(0, config.batch, config.minibatch))
+        assert gradient_steps(config.resolved()) == counted, changes
 
 
 def test_a_filter_without_a_trigger_has_no_trigger_frequency(tables_folder: Path) -> None:

@@ -22,7 +22,7 @@ from vaco.runs.tables import read_json, read_parquet
 pytestmark = pytest.mark.slurm
 
 CLOCKS = {"wall_seconds", "collect_seconds", "align_seconds", "update_seconds"}
-# What the tables make of them: milliseconds a phase, and when a run was made.
+# What the tables make of them: times of a phase, and when a run was made.
 CLOCKS |= {"collect_ms", "align_relative", "optimise_relative", "started", "finished"}
 HEAD = """
 tier: trial

@@ -70,7 +70,7 @@ def chance(summary: Mapping[str, Any]) -> str:
     if 1 not in grid["capacities"] or not pairs:
         return ""
     return " ".join(
-        f"At K = 1 {look(name).label} is {look(same).label}, to the last operation; they differ by chance."
+        f"At K = 1 {look(name).label} is {look(same).label}: only rounding, which training amplifies, sets them apart."
         for name, same in pairs
     )
 
