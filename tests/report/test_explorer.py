@@ -120,7 +120,7 @@ def test_choices_change_what_is_shown(show: Open, fragment: Path, tables_folder:
     page.get_by_role("checkbox", name="SPO").uncheck()
     page.locator("summary").click()
     header, *rows = cells(page, "curve-table")
-    assert header == ["steps", "PPO", "VACO"]
+    assert header == ["steps", "PPO, n = 3", "VACO, n = 3"]
     table = pd.read_parquet(tables_folder / "task_curves.parquet")
     for row in rows:
         at = table[
@@ -143,6 +143,11 @@ def test_a_study_shows_its_own_methods_and_gaps(show: Open, fragment: Path) -> N
         and "VACO δ = 0.4" in page.locator('[data-part="methods"]').inner_text()
     )
     assert cells(page, "score-table")[0] == ["method", "K = 8"]
+    assert "made for the comparison only: choose a task" in page.locator('[data-part="curve"]').inner_text()
+    page.get_by_role("combobox", name="Task").select_option("Hopper-v5")
+    page.locator("summary").click()
+    assert "VACO δ = 0.4, n = 2" in cells(page, "curve-table")[0]
+    assert "scores over those of the study" in page.locator('[data-part="note"]').inner_text()
 
 
 def test_it_is_operated_by_keyboard_and_named_for_screen_readers(show: Open, fragment: Path) -> None:

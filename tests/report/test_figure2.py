@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vaco.report import figure2
-from vaco.schematic import aligning, filtering
+from vaco.schematic import aligning, filtering, method
 
 TRACKED = Path(__file__).parents[2] / "results" / "schematic"
 
@@ -72,11 +72,70 @@ def test_an_on_policy_estimate_is_the_exact_advantage(monkeypatch: pytest.Monkey
     assert np.sqrt((estimates.weights * error**2).sum()) < 0.02
 
 
-def test_once_is_where_continuous_starts() -> None:
-    made = json.loads((TRACKED / "method.json").read_text())["aligning"]
-    error = {name: np.array(values) for name, values in made["error"].items()}
-    assert error["once"][:, 0] == pytest.approx(error["continuous"][:, 0])
-    assert (np.ptp(error["once"], axis=1) == 0).all() and (np.ptp(error["continuous"], axis=1) > 0).any()
+def test_a_phase_against_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Centring, weights, errors, the cells that moved most and the lags, written out."""
+    monkeypatch.setattr(aligning, "TRAJECTORIES", 60)
+    made = aligning.phase(np.random.default_rng(7))
+    generator = np.random.default_rng(7)
+    process = aligning.random_process(generator)
+    path = [0.3 * generator.normal(size=(aligning.STATES, aligning.ACTIONS))]
+    for _ in range(aligning.BACKWARD + aligning.FORWARD):
+        policy = aligning.softmax(path[-1])
+        _, advantages, visits = aligning.evaluate(process, policy)
+        step = [[visits[s] * policy[s, a] * advantages[s, a] for a in range(3)] for s in range(5)]
+        path.append(path[-1] + 0.15 * np.array(step) / 0.1)
+    behaviour, learner = aligning.softmax(path[0]), aligning.softmax(path[aligning.BACKWARD])
+    estimates = aligning.Estimates(process, behaviour, generator)
+    wanted = aligning.evaluate(process, learner)[1]
+    cells = [(s, a) for s in range(5) for a in range(3)]
+    weight = {cell: 0.0 for cell in cells}
+    for state, action in zip(estimates._states.ravel(), estimates._actions.ravel(), strict=True):
+        weight[int(state), int(action)] += 1 / estimates._states.size
+
+    def centred(target: np.ndarray | None) -> dict[tuple[int, int], float]:
+        rough = estimates.towards(target)
+        return {(s, a): rough[s, a] - sum(learner[s, b] * rough[s, b] for b in range(3)) for s, a in cells}
+
+    def error(found: dict[tuple[int, int], float]) -> float:
+        squares = sum(weight[cell] * (found[cell] - wanted[cell]) ** 2 for cell in cells)
+        return float(np.sqrt(squares / sum(weight[cell] * wanted[cell] ** 2 for cell in cells)))
+
+    none, once = centred(None), centred(learner)
+    assert made["error"]["none"] == pytest.approx([error(none)] * len(aligning.STEPS))
+    assert made["error"]["once"] == pytest.approx([error(once)] * len(aligning.STEPS))
+    later = [aligning.softmax(path[aligning.BACKWARD + step]) for step in aligning.STEPS]
+    assert made["error"]["continuous"] == pytest.approx([error(centred(policy)) for policy in later])
+    moved = sorted(cells, key=lambda cell: -weight[cell] * abs(once[cell] - none[cell]))
+    other = next(cell for cell in moved if cell[0] != moved[0][0])
+    assert made["cells"] == [list(moved[0]), list(other)]
+    assert made["wanted"] == pytest.approx([wanted[moved[0]], wanted[other]])
+    assert made["advantages"]["once"][-1] == pytest.approx([once[moved[0]], once[other]])
+
+    def distance(x: np.ndarray, y: np.ndarray) -> float:
+        return sum(weight[s, a] * abs(x[s, b] - y[s, b]) / 2 for s, a in cells for b in range(3))
+
+    assert made["backward_lag"] == pytest.approx(distance(learner, behaviour))
+    assert made["forward_lag"] == pytest.approx([distance(policy, learner) for policy in later])
+
+
+def test_the_tracked_data_are_what_the_code_makes(tmp_path: Path) -> None:
+    """Numbers up to the last digits, in which processors may differ."""
+    method.main(["--out", str(tmp_path / "method.json")])
+    made, tracked = (json.loads((at / "method.json").read_text()) for at in (tmp_path, TRACKED))
+
+    def compare(one: object, other: object) -> None:
+        assert type(one) is type(other)
+        if isinstance(one, dict) and isinstance(other, dict):
+            assert one.keys() == other.keys()
+            one, other = list(one.values()), list(other.values())
+        if isinstance(one, list) and isinstance(other, list):
+            assert len(one) == len(other)
+            for pair in zip(one, other, strict=True):
+                compare(*pair)
+        else:
+            assert one == (pytest.approx(other, rel=1e-6, abs=1e-9) if isinstance(other, float) else other)
+
+    compare(made, tracked)
 
 
 def test_the_figure_draws_twice_the_same(tmp_path: Path) -> None:

@@ -84,8 +84,24 @@ def test_captions_say_where_intervals_are_undefined() -> None:
     text = caption.stratified(table)
     assert "2,000 resamples" in text and "Where a single seed is finished no interval is defined" in text
     assert "no bars are drawn" in caption.stratified(table[table["runs"] == 1])
-    assert "too narrow" in caption.over_seeds(table.assign(runs=2)) and "too narrow" not in text
+    assert "over 3 seeds holds the true mean in 75% of cases on one task and in 83% over three" in text
+    assert "over 2 seeds holds" in caption.over_seeds(pd.concat([table, table.assign(runs=2)]))
+    assert "too narrow" not in caption.over_seeds(table.assign(runs=6))
     assert caption.over_seeds(table[:0]) == "No cell is finished yet."
+
+
+@pytest.mark.parametrize("seeds", caption.COVERAGE)
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_the_coverage_that_captions_state_is_that_of_a_simulation(seeds: int, tasks: int) -> None:
+    rng = np.random.default_rng(seeds)
+    held, trials, resamples = 0, 600, 400
+    for _ in range(trials):
+        scores = rng.normal(size=(seeds, tasks))
+        drawn = np.array([rng.choice(scores[:, task], (resamples, seeds)).mean(axis=1) for task in range(tasks)])
+        low, high = np.quantile(drawn.mean(axis=0), [0.025, 0.975])
+        held += low <= 0.0 <= high
+    # Three standard errors of a share of 600, and its rounding.
+    assert held / trials == pytest.approx(caption.COVERAGE[seeds][tasks == 3], abs=0.06)
 
 
 def test_captions_say_where_the_interquartile_mean_cuts_nothing() -> None:

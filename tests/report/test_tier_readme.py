@@ -56,6 +56,15 @@ def test_ours_stands_beside_the_published(tables_folder: Path, tmp_path: Path) -
     assert "https://github.com/DLR-RM/rl-baselines3-zoo" in caption and "40,960 steps" in caption
 
 
+def test_the_verdict_counts_the_published_results_below_ours() -> None:
+    ours = pd.DataFrame({"env": ["A-v5", "B-v5", "C-v5"], "point": [2.0, 2.0, 2.0]})
+    sources = [{"results": {"A": [1.0, 0.5], "B": [3.0], "C": [1.0]}}, {"results": {"A": [3.0], "B": [2.5]}}]
+    assert published.verdict(ours, sources) == (
+        "Of the published means ours lies above 1 of 2 on A-v5, none of 2 on B-v5, all of 1 on C-v5."
+    )
+    assert published.verdict(ours[:0], sources) == ""
+
+
 def test_a_published_file_without_its_sources_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(yaml.safe_dump({"algorithm": "ppo", "steps": 1, "sources": [{"name": "x"}]}))
     with pytest.raises(UserError, match="the source 'x' lacks policy, results, seeds, settings, url, version"):

@@ -1,4 +1,4 @@
-"""Diagnostics over training: lag, total variation against the threshold, what the filter kept, effective sample size.
+"""Diagnostics over training: lag, total variation against the threshold, what the filter did, effective sample size.
 
 A row a quantity and a column a K. The threshold δ of the TV filters is on mean|ρ − ρ_T|, which is twice a total
 variation; the figure draws total variations, hence the line at δ/2.
@@ -21,11 +21,12 @@ ROWS = {
     "backward_lag": "backward lag\nTV($\\pi_T$, $\\beta$)",
     "forward_lag": "forward lag\nTV($\\pi$, $\\pi_T$)",
     "filter_tv": "TV the filter saw\n(TV filters)",
+    "fired": "minibatches that\ntrigger (share)",
     "kept_fraction": "gradients kept\n(share)",
     "clip_fraction": "$|\\rho - 1| > \\epsilon$\n(share)",
     "ess": "effective sample\nsize (share)",
 }
-SHARES = frozenset({"kept_fraction", "clip_fraction", "ess"})
+SHARES = frozenset({"fired", "kept_fraction", "clip_fraction", "ess"})
 WITH_THRESHOLD = frozenset({"forward_lag", "filter_tv"})
 
 
@@ -57,7 +58,10 @@ def draw(tables: Tables) -> Drawn:
     names, capacities = drawn_last(grid["algorithms"]), grid["capacities"]
     table = tables.read("diagnostics")
     chosen = table["name"].isin(names) & table["env"].isin(grid["environments"]) & table["seed"].isin(grid["seeds"])
-    table = table[chosen].assign(filter_tv=lambda rows: rows["tv_statistic"] / 2)
+    table = table[chosen].assign(
+        filter_tv=lambda rows: rows["tv_statistic"] / 2,
+        fired=lambda rows: rows["trigger_fraction"].where(rows["tv_statistic"].notna()),
+    )
     thresholds = np.unique(table.loc[np.isfinite(table["tv_statistic"]), "delta"] / 2)
     figure = style.new_figure(0.35 + 1.3 * len(ROWS))
     widths, room = wide_last_column(names, tables.methods, len(capacities))
@@ -98,12 +102,14 @@ def draw(tables: Tables) -> Drawn:
         "Lag and filtering during training, a row a quantity and a column a buffer capacity K; labels stand at the "
         "last column. Lines: median over the n runs (tasks and seeds together); bands: quartiles over runs, not "
         "confidence intervals. Backward lag is measured before the first gradient step of a phase, forward lag after "
-        "the last step; the TV the filter saw is the phase's mean of what its trigger compared with the threshold.",
+        "the last step; the TV the filter saw is the phase's mean of what its trigger compared with the threshold, and "
+        "may stay below while single minibatches exceed it: the row below is the share of those that did.",
         f"Dashed line: the threshold δ/2 = {listed} of the TV filters." if listed else "",
         "Gradients kept counts samples whose policy gradient the method's own filter or clip left in; the share with "
         "|ρ − 1| > ε is measured for every method alike, whether it clips or not; the effective sample size is that "
         "of the ratios ρ = π/β, divided by the number of samples.",
         caption.scale(tables.summary),
+        caption.chance(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

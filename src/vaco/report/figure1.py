@@ -165,6 +165,7 @@ def ages_simulated(axes: Axes, buffers: Sequence[Mapping[str, Any]]) -> None:
 
 def ages_real(axes: Axes, systems: Sequence[Mapping[str, Any]], twins: Sequence[Mapping[str, Any]]) -> None:
     """Measured ages as bars, the discrete-event twin as a line with marks."""
+    longest = max(len(part["counts"]) for part in (*systems, *twins))
     for system, twin, colour in zip(systems, twins, ("#009E73", "#CC79A7"), strict=True):
         counts, model = (np.array(part["counts"]) / np.sum(part["counts"]) for part in (system, twin))
         axes.bar(np.arange(len(counts)), counts, width=0.86, color=colour, alpha=0.45, zorder=2)
@@ -174,13 +175,14 @@ def ages_real(axes: Axes, systems: Sequence[Mapping[str, Any]], twins: Sequence[
         )  # fmt: skip
         peak = int(np.argmax(counts))
         axes.annotate(
-            system["system"]["name"].replace(" for ", "\nfor "), (peak, max(counts[peak], model[peak])), (0, 4),
+            system["system"]["name"].replace(" for ", "\nfor "),
+            (max(peak, 0.12 * longest), max(counts[peak], model[peak])), (0, 4),
             textcoords="offset points", color=colour, fontsize=7, fontweight="bold", va="bottom", ha="center",
         )  # fmt: skip
-    axes.set_xlim(-0.8, 18.5)
+    axes.set_xlim(-0.8, longest - 0.2)
     axes.set_ylim(0, 0.54)
     axes.set_yticks([0, 0.2, 0.4], ["0 %", "20 %", "40 %"])
-    axes.set_xticks(range(0, 17, 4))
+    axes.set_xticks(range(0, longest, 4))
     axes.set_xlabel("age of the policy, learner updates")
     axes.set_ylabel("share of segments")
 
@@ -219,14 +221,17 @@ def text_of(asynchrony: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
         f"{example['shown'][-1]['phase']} of a seeded run. "
         f"b: each of {len(first['system']['paces'])} actor processes, of different pace, pulls the newest weights when "
         "it begins a segment and puts the finished segment into a queue, from which a learner takes "
-        f"{first['system']['batch']} at a time. Drawn: recorded events, versions counted from the first update shown, "
+        f"{first['system']['batch']} at a time. Processes, queue and pulls are real; collecting and learning "
+        "are slowed by sleeping, a segment for a gamma distributed time and an update for a fixed one, both of our "
+        "choice. Drawn: recorded events, versions counted from the first update shown, "
         "each update with the version that it makes. "
         f"c: ages of {asynchrony['phases'] * asynchrony['actors']:,} assignments over {asynchrony['phases']:,} phases "
         f"(bars) and the closed form (marks); they differ by at most {100 * farthest:.1f} percentage points. "
         f"d: ages of {first['segments']:,} segments in each of two measured systems (bars): a fast learner that waits "
         f"for its actors, mean age {first['mean_age']:.1f}, and a slow one whose queue of {second['system']['queue']} "
         f"fills, mean age {second['mean_age']:.1f}; marks are a seeded discrete-event simulation of the same systems. "
-        "Unlike simulated ages, real ones have a most frequent value above zero and a tail made by the slowest actors. "
+        "Unlike simulated ages, those of these two systems have a most frequent value above zero and a tail made by "
+        "the slowest actors. "
         f"Measured on {machine['date'][:10]}, {machine['cpu']}, {machine['cores']} cores, Python "
         f"{machine['python']}; a second measurement would differ in detail."
     )

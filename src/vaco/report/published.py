@@ -84,6 +84,22 @@ def their_row(source: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
     return [source["name"], source["version"], str(source["seeds"]), source["policy"], source["settings"], *cells]
 
 
+def verdict(ours: pd.DataFrame, sources: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence: above how many of the published results ours lies, task by task.
+
+    Args:
+        ours: a row a task, `env` and `point`.
+        sources: the published results.
+    """
+    parts = []
+    for _, row in ours.iterrows():
+        theirs = [source["results"][base(row["env"])][0] for source in sources if base(row["env"]) in source["results"]]
+        above = sum(row["point"] > value for value in theirs)
+        count = "none" if not above else "all" if above == len(theirs) else str(above)
+        parts.append(f"{count} of {len(theirs)} on {row['env']}")
+    return f"Of the published means ours lies above {', '.join(parts)}." if parts else ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command of this table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -110,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"Synchronous PPO of this tier after {tables.summary['steps']:,} steps beside published results of PPO after "
         f"{published['steps']:,}: mean return. The published runs used other versions of the tasks, other settings and "
         "other ways of measuring, so sizes can be compared and digits cannot; ≈ marks values read off a plot.",
-        f"What follows ±: {spreads}.",
+        f"What follows ±: {spreads}; what stands in our brackets is an interval of the mean.",
+        verdict(ours, published["sources"]),
         caption.over_seeds(ours, drawn="brackets"),
         caption.scale(tables.summary),
         f"Sources: {addresses}.",

@@ -1,14 +1,14 @@
 """Rank stability: how often VACO beats each other method, and how many seeds it would take to be sure.
 
 Top: the probability of improvement with its interval. Bottom: the number of seeds that the observed variance between
-seeds would need to tell the two methods apart (two-sided 5 %, power 80 %), by the formula of `vaco.report.power`.
+seeds would need to tell the two methods apart (two-sided 5 %, power 80 %), by the formula of `vaco.report.power`, with
+the range that the uncertainty of the observed difference leaves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -17,11 +17,13 @@ from vaco.report import caption, style
 from vaco.report.command import run_command
 from vaco.report.improvement import improvement_panels
 from vaco.report.panels import NO_SEED, count
+from vaco.report.power import FEWEST_FREEDOM
 from vaco.report.product import Drawn, figure_command
 from vaco.report.tables import MAIN, Tables
 
 MOST = 1000.0
 """More seeds than this are drawn at the edge, as an arrow."""
+EDGE = 1.25 * MOST
 
 
 def draw(tables: Tables) -> Drawn:
@@ -48,17 +50,19 @@ def draw(tables: Tables) -> Drawn:
     middle = panels[0][len(capacities) // 2], panels[1][len(capacities) // 2]
     for axes, text in zip(middle, (f"probability that a run of {label} scores higher", "seeds needed"), strict=True):
         axes.set_xlabel(text, x=0.0 if len(capacities) % 2 == 0 else 0.5)
-    freedom = int(separation["freedom"].max()) if len(separation) else 0
+    known = separation[separation["freedom"] >= FEWEST_FREEDOM]
     text = caption.joined(
         f"Rank stability, a column a buffer capacity K. Top: probability that a run of {label} has a higher final "
         "score than a run of the other method on the same task, averaged over tasks; ties count one half. Bottom: "
-        "number of seeds each method would need for a two-sided test at 5 % to detect the observed difference of "
-        "mean scores with a probability of 80 %: n = (1.96 + 0.84)² · 2 Σ s² / (Σ d)², sums over tasks, d the "
-        "observed difference on a task and s² the variance between the seeds of a task, pooled over all methods and "
-        f"K that have two seeds or more ({freedom} degrees of freedom). It takes the observed differences for true, "
-        f"so it is rough where n is small. Filled: {label} is ahead; open: it is behind; an arrow: more than "
-        f"{MOST:g} seeds. Dashed line: the seeds that the tier plans.",
-        "" if freedom else "No cell has two seeds yet, so there is no variance to go by.",
+        "number of seeds each method would need for a two-sided test at 5 % to detect a difference of mean scores with "
+        "a probability of 80 %: n = (t₀.₉₇₅ + t₀.₈₀)² · Σ (s_x² + s_y²) / (Σ d)², sums over tasks, d the difference "
+        "on a task and s² the variance between the seeds of a method on a task, pooled over K. Marks take the observed "
+        "differences for true. Chance has made these larger than the true ones, so marks stand too far left on "
+        "average; the line runs over the 95 % interval of the observed difference, to the right edge where that "
+        f"interval holds 0. Filled: {label} is ahead; open: it is behind; an arrow: beyond {MOST:g} seeds. Dashed "
+        f"line: the seeds that the tier plans. Nothing is drawn where a variance has fewer than {FEWEST_FREEDOM} "
+        "degrees of freedom"
+        + (f"; those drawn have {known['freedom'].min()} or more." if len(known) else ", which is so everywhere yet."),
         caption.scale(tables.summary),
         caption.stratified(improvement),
         "n counts the seeds that are finished on every task; below, those of the smaller cell.",
@@ -69,20 +73,23 @@ def draw(tables: Tables) -> Drawn:
 
 
 def _needed(axes: Axes, rows: pd.DataFrame, opponents: Sequence[str], tables: Tables) -> None:
-    """A mark an opponent on a logarithmic axis."""
+    """A mark an opponent on a logarithmic axis, and the range behind it."""
     for place, opponent in enumerate(opponents):
-        found = rows[rows["opponent"] == opponent]
-        if found.empty or np.isnan(found["seeds"].iloc[0]):
+        found = rows[(rows["opponent"] == opponent) & rows["seeds"].notna()]
+        if found.empty:
             continue
-        seeds, ahead = float(found["seeds"].iloc[0]), float(found["difference"].iloc[0]) > 0
-        look = style.look(opponent, tables.methods)
-        if seeds > MOST:
-            axes.plot([MOST], [place], marker=">", markersize=5, color=look.colour, linestyle="none")
+        row, look = found.iloc[0], style.look(opponent, tables.methods)
+        right = min(float(row["most"]), EDGE)
+        axes.plot([min(float(row["fewest"]), EDGE), right], [place, place], color=look.colour, linewidth=1.1, zorder=2)
+        if row["most"] > MOST:
+            axes.plot([EDGE], [place], marker=">", markersize=4, color=look.colour, linestyle="none")
+        if row["seeds"] > MOST:
             continue
+        seeds, ahead = float(row["seeds"]), row["difference"] > 0
         point = look.point if ahead else look.point | {"markerfacecolor": "white", "markeredgecolor": look.colour}
         axes.plot([seeds], [place], color=look.colour, linestyle="none", **point)
         axes.annotate(
-            f"{seeds:.0f}", (seeds, place), (5, 0), textcoords="offset points", va="center", fontsize=6, color="0.3"
+            f"{seeds:.0f}", (seeds, place), (0, 4), textcoords="offset points", ha="center", fontsize=6, color="0.3"
         )
     axes.set_xscale("log")
     axes.set_xlim(1.4, MOST * 1.6)

@@ -2,8 +2,8 @@
 
 Reviewer question 3. How often the trigger fires is the share of minibatches, and how often it flips the share of pairs
 of consecutive minibatches of which one fired and the other did not, both recorded by the learner in every phase. Both
-depend on when in a phase it fires first, which it cannot do at once. Whether it chatters after that is the share of
-firing minibatches that are followed by a silent one: `trigger_stops` of `vaco.report.facts`.
+depend on when in a phase it fires first, which it cannot do at once. The share of firing minibatches that are followed
+by a silent one, `trigger_stops` of `vaco.report.facts`, does not; a trigger without memory has there what it is silent.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ def draw(tables: Tables) -> Drawn:
         "equal values do not mean steps of equal size. Top: final return, not normalised, mean over seeds. Middle: "
         "share of samples whose policy gradient was dropped, mean over training. Bottom: share of minibatches in which "
         "VACO's trigger fired, share of pairs of consecutive minibatches between which it flipped, and share of the "
-        "minibatches in which it fired that were followed by one in which it did not (one half is what a coin would "
-        "do), over all phases of training. Middle and bottom: mean over runs, hair lines from the least to the "
-        "greatest run. The grey line at 0.2 marks the default of both.",
+        "minibatches in which it fired that were followed by one in which it did not, over all phases of training. A "
+        "trigger without memory that fires in a share p would be silent after a share 1 − p of its firings; "
+        "consecutive minibatches differ, so noise of the statistic is among the flips. Middle and bottom: mean over "
+        "runs, hair lines from the least to the greatest run. The grey line at 0.2 marks the default of both.",
         caption.scale(tables.summary, STUDY),
         caption.over_seeds(scores, drawn="bars"),
         "n counts seeds.",

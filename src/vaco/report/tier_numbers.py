@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from vaco.report.caption import SAME_WITHOUT_LAG
+from vaco.report.caption import COVERAGE, SAME_WITHOUT_LAG
 from vaco.report.style import look
 from vaco.report.tables import MAIN, Tables
 
@@ -67,6 +67,9 @@ def from_summary(tables: Tables) -> Found:
     yield "evaluation.episodes", summary["evaluation"]["episodes"], "d"
     yield "environment_steps", summary["environment_steps"], ",d"
     yield "core_hours", summary["core_hours"], ".1f"
+    for seeds, (one, three) in COVERAGE.items():
+        yield f"coverage.{seeds}.one", one, ".0%"
+        yield f"coverage.{seeds}.three", three, ".0%"
     for name, grid in summary["progress"].items():
         for part in ("finished", "planned", "cells", "empty", "fewest", "most"):
             yield f"grid.{name}.{part}", grid[part], ",d"
@@ -169,7 +172,7 @@ def from_separation(tables: Tables) -> Found:
         seeds = None if row is None or not math.isfinite(row["seeds"]) else int(row["seeds"])
         yield f"separation.{other}.lag{lag}.seeds", seeds, ",d"
         yield f"separation.{other}.lag{lag}.difference", None if row is None else row["difference"], "+.2f"
-    yield "separation.freedom", int(table["freedom"].max()) if len(table) else 0, "d"
+    yield "separation.freedom", int(table["freedom"].min()) if len(table) else 0, "d"
 
 
 def _opponents(tables: Tables) -> list[tuple[str, int]]:
@@ -192,6 +195,8 @@ def from_runs(tables: Tables) -> Found:
         yield f"filter.{key}.dropped", None if found is None else 1.0 - found["kept_fraction"], ".1%"
         yield f"filter.{key}.outside_clip", _get(found, "clip_fraction"), ".1%"
         yield f"filter.{key}.trigger_fraction", _get(found, "trigger_fraction"), ".1%"
+        fires = _get(found, "trigger_fraction")
+        yield f"filter.{key}.silent", None if fires is None else 1.0 - fires, ".0%"
         yield f"filter.{key}.trigger_flips", _get(found, "trigger_flips"), ".1%"
         yield f"filter.{key}.trigger_stops", _get(found, "trigger_stops"), ".0%"
         yield f"lag.{key}.backward", _get(found, "backward_lag"), ".3f"
