@@ -93,12 +93,13 @@ def test_from_finished_runs_to_figures_and_what_reruns_after_an_edit(finished: P
     edit("src/vaco/lag.py")
     assert jobs(make("-n"))["train"] == 24
 
-    # With redraw_only nothing can train, whatever was edited.
+    # With redraw_only nothing can train, whatever was edited; nor with allow_missing.
     assert jobs(make("-n", redraw_only="true")).keys() & {"train", "aggregate"} == set()
 
 
 def test_with_allow_missing_the_finished_runs_are_drawn(finished: Path, snakemake: Snakemake) -> None:
     (finished / "results/tiny/runs/Hopper-v5/vaco/lag8/seed1/manifest.json").unlink()
+    assert jobs(make("-n", allow_missing="true")).keys() & {"train", "aggregate"} == {"aggregate"}
     assert jobs(snakemake("-n"))["train"] == 1
     done = snakemake("results/tiny/tables/summary.json", allow_missing="true")
     assert jobs(done) == Counter({"aggregate": 1})
@@ -107,6 +108,9 @@ def test_with_allow_missing_the_finished_runs_are_drawn(finished: Path, snakemak
 
 def test_a_tracked_tier_is_redrawn_without_training_and_continued_on_demand(
     clone_of_desk: Path, snakemake: Snakemake
+    # Whatever would be made again, finished runs are not: the rule that would delete them first is left out.
+    again = jobs(snakemake("-n", "--forceall", allow_missing="true"))
+    assert again["reference"] == 2 and again["aggregate"] == 1 and again["train"] == 0
 ) -> None:
     """A clone holds some runs, all tables and all figures of the desk tier, and no memory of how they were made."""
     figures, tables = clone_of_desk / "paper/figures/desk", clone_of_desk / "results/desk/tables"

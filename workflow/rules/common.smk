@@ -43,6 +43,8 @@ readable(
 )
 validate(config, SCHEMA)
 
+# Without the rules that train, a finished run is a plain file: whatever was edited, nothing can delete it.
+TRAINING = not config["redraw_only"] and not config["allow_missing"]
 TIER = readable(load_tier, config["tier"])
 RESULTS = f"results/{TIER.name}"
 FIGURES = f"paper/figures/{TIER.name}"

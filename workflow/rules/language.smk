@@ -1,6 +1,6 @@
 """Language models: one warm start a tier, one job a run, tables, and Figure 5 with its companions."""
 
-if LM and not config["redraw_only"]:
+if LM and TRAINING:
 
     rule lm_warm_start:
         output:
@@ -66,6 +66,9 @@ if LM and not config["redraw_only"]:
             lm_files,
         output:
             LM_TIDY,
+
+if LM and not config["redraw_only"]:
+
         log:
             f"logs/{LM_NAME}/aggregate.log",
         conda:
