@@ -1,4 +1,4 @@
-"""The command line: `vaco train`, `evaluate`, `lm`, `algorithms`, `estimate`, `verify`, `doctor`, `theory`.
+"""The command line: `vaco train`, `evaluate`, `lm`, `algorithms`, `estimate`, `verify`, `stale`, `doctor`, `theory`.
 
 Every mistake of the user ends with one sentence on standard error and exit code 2. Commands import what they need when
 they run, so that `vaco algorithms` does not load a physics engine.
@@ -17,7 +17,7 @@ from vaco.errors import UserError, nearest
 from vaco.lm import command as lm_command
 from vaco.runs.preemption import TEMPORARY_FAILURE, Preempted
 
-COMMANDS = ("train", "evaluate", "lm", "algorithms", "estimate", "verify", "doctor", "theory")
+COMMANDS = ("train", "evaluate", "lm", "algorithms", "estimate", "verify", "stale", "doctor", "theory")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,6 +92,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what this machine offers, whether results repeat here, what to fix")
     doctor.set_defaults(function=_doctor)
+    stale = commands.add_parser("stale", help="manifests of finished runs that today's code or settings would not make")
+    stale.set_defaults(function=_stale)
+    stale.add_argument("--tier", required=True, help="smoke, desk, paper, lm_desk or a file")
+    stale.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+
     doctor.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs will be kept")
     doctor.add_argument("--profile", type=Path, metavar="DIR", help="check a Snakemake profile against this cluster")
     doctor.add_argument("--tier", help="with --profile: are its time limits long enough for this tier?")
@@ -254,3 +259,13 @@ def _doctor(options: argparse.Namespace) -> None:
     problems = [check for check in checks if check.status == "fix"]
     if problems:
         raise UserError(f"{len(problems)} things need fixing, the first: {problems[0].hint}")
+def _stale(options: argparse.Namespace) -> None:
+    from vaco.lm.verify import kind_of, load_any_tier
+    from vaco.runs.folder import MANIFEST
+    from vaco.runs.stale import stale_runs
+
+    tier = load_any_tier(options.tier)
+    for run in stale_runs(tier, kind_of(options.results, tier), options.results):
+        print(run.folder / MANIFEST)
+
+
