@@ -66,10 +66,10 @@ def manifest(
         completed_steps: environment steps.
 
     Returns:
-        A record for `tables.write_json`. ``revision`` is null, and ``dirty`` false, if the source is not in a git
-        repository.
+        A record for `tables.write_json`. ``revision`` and ``dirty`` are from `process_revision`: null and false if
+        the source is not in a git repository.
     """
-    revision, dirty = source_revision()
+    revision, dirty = process_revision()
     return {
         "schema": 1,
         "identity": dict(identity),
@@ -78,9 +78,7 @@ def manifest(
         "source_hash": source_hash,
         "revision": revision,
         "dirty": dirty,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "host": socket.gethostname(),
-        "cpu": _cpu_model(),
+        **machine(),
         "platform": platform.platform(),
         "threads": _threads(),
         "started": started,
@@ -91,6 +89,24 @@ def manifest(
 
 
 def source_revision(package: Path = _ROOT) -> tuple[str | None, bool]:
+def machine() -> dict[str, Any]:
+    """What bits depend on besides source and settings: versions of packages, host and processor; plain JSON."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "host": socket.gethostname(),
+        "cpu": _cpu_model(),
+    }
+
+
+@functools.cache
+def process_revision() -> tuple[str | None, bool]:
+    """`source_revision` of the code that this process runs, as it was when first asked: later commits are not it.
+
+    `RunFolder` asks on entering, before the work that may take hours.
+    """
+    return source_revision()
+
+
     """Ask git for the commit of the source, and whether a tracked Python file of the package differs from it.
 
     Args:
