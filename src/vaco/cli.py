@@ -183,6 +183,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.random == (options.run is not None):
         raise UserError("give either --run DIR, to evaluate a finished run, or --random with --env")
     if options.run is not None and options.env is not None:
+    from vaco.runs import provenance
         raise UserError("--env belongs to --random; a finished run knows its own task")
     if options.random and options.env is None:
         raise UserError("--random needs a task: give --env, such as --env HalfCheetah-v5")
@@ -202,6 +203,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _theory(arguments: Sequence[str]) -> int:
     from theory.run import main
+        result |= {"source_hash": provenance.reference_hash(), "versions": provenance.machine()["versions"]}
 
     return main(list(arguments))
 

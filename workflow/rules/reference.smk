@@ -1,5 +1,7 @@
 """The random policy that scores are normalised by."""
 
+from vaco.runs.provenance import reference_hash
+
 
 rule reference:
     output:
@@ -16,6 +18,8 @@ rule reference:
     params:
         episodes=TIER.reference_episodes,
         seed=TIER.reference_seed,
+        # Environments that were edited give other returns.
+        source=readable(reference_hash),
     shell:
         "vaco evaluate --env {wildcards.env:q} --random --episodes {params.episodes} --seed {params.seed}"
         " --out {output:q} > {log:q} 2>&1"

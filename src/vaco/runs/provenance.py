@@ -27,6 +27,7 @@ _FILTERS, _TABLE = "objectives/filters.py", "objectives/table.py"
 _SOURCES = ("objectives/**/*.py", "lag.py", "runs/config.py", "runs/rng.py", "control/**/*.py")
 _REPLAY = "control/replay.py"  # evaluates what is already trained
 _TOKENS = "objectives/tokens.py"  # of language models only
+_REFERENCE_SOURCES = ("control/envs/**/*.py", "control/evaluate.py", _REPLAY)
 _LANGUAGE_SOURCES = ("objectives/**/*.py", "lag.py", "runs/rng.py", "lm/**/*.py")
 _LANGUAGE_SURFACE = (
     "lm/command.py",
@@ -88,7 +89,6 @@ def manifest(
     }
 
 
-def source_revision(package: Path = _ROOT) -> tuple[str | None, bool]:
 def machine() -> dict[str, Any]:
     """What bits depend on besides source and settings: versions of packages, host and processor; plain JSON."""
     return {
@@ -107,6 +107,7 @@ def process_revision() -> tuple[str | None, bool]:
     return source_revision()
 
 
+def source_revision(package: Path = _ROOT) -> tuple[str | None, bool]:
     """Ask git for the commit of the source, and whether a tracked Python file of the package differs from it.
 
     Args:
@@ -166,6 +167,23 @@ def language_hash(*, package: Path = _ROOT) -> str:
     """
     left_out = {package / name for name in _LANGUAGE_SURFACE}
     files = sorted({path for pattern in _LANGUAGE_SOURCES for path in package.glob(pattern)} - left_out)
+    return _hash_files(package, files)
+
+
+def reference_hash(*, package: Path = _ROOT) -> str:
+    """Hash the source that determines the returns of the random policy: environments, evaluation and replay.
+
+    Args:
+        package: folder of the package whose source is hashed.
+
+    Returns:
+        SHA-256 in hexadecimal, blind to comments, docstrings and error messages like `training_hash`.
+    """
+    files = sorted({path for pattern in _REFERENCE_SOURCES for path in package.glob(pattern)})
+    return _hash_files(package, files)
+
+
+def _hash_files(package: Path, files: Iterable[Path]) -> str:
     parts = {
         path.relative_to(package).as_posix(): _canonical_source(path.read_text(encoding="utf-8")) for path in files
     }
