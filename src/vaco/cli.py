@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from vaco import __version__
 from vaco.errors import UserError, nearest
 from vaco.lm import command as lm_command
+from vaco.lm.command import DISCARD_OTHER
 from vaco.runs.preemption import TEMPORARY_FAILURE, Preempted
 
 COMMANDS = ("train", "evaluate", "lm", "algorithms", "estimate", "verify", "stale", "doctor", "theory")
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="seconds to wait for another process to leave the folder (default 0; within a SLURM job, long enough for "
         "the lock of a dead node to be recognised)",
     )
+    train.add_argument("--discard-other", **DISCARD_OTHER)
     train.add_argument("--quiet", action="store_true", help="show no progress")
 
     evaluate = commands.add_parser("evaluate", help="returns of a finished run's policy, or of random actions")
@@ -90,13 +92,13 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--tier", help="what results should be (default: config/<tier>.yaml of the same name)")
     verify.add_argument("--allow-missing", action="store_true", help="runs that are not there are warnings")
 
-    doctor = commands.add_parser("doctor", help="what this machine offers, whether results repeat here, what to fix")
-    doctor.set_defaults(function=_doctor)
     stale = commands.add_parser("stale", help="manifests of finished runs that today's code or settings would not make")
     stale.set_defaults(function=_stale)
     stale.add_argument("--tier", required=True, help="smoke, desk, paper, lm_desk or a file")
     stale.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
 
+    doctor = commands.add_parser("doctor", help="what this machine offers, whether results repeat here, what to fix")
+    doctor.set_defaults(function=_doctor)
     doctor.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs will be kept")
     doctor.add_argument("--profile", type=Path, metavar="DIR", help="check a Snakemake profile against this cluster")
     doctor.add_argument("--tier", help="with --profile: are its time limits long enough for this tier?")
@@ -164,16 +166,24 @@ def _train(options: argparse.Namespace) -> None:
     config = build(settings)
 
     from vaco.control.train import train
+    from vaco.runs.folder import discard_other, remark_on_code
     from vaco.runs.lock import waiting
+    from vaco.runs.provenance import training_hash
 
-    waiting(
-        options.wait,
-        lambda: train(config, options.out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet),
-    )
+    def begin() -> None:
+        source = training_hash(config.algorithm)
+        if remark := remark_on_code(options.out, source):
+            print(remark, file=sys.stderr)
+        if options.discard_other and discard_other(options.out, config.hash, source):
+            print(f"{options.out}: an unfinished run of other settings or code was discarded", file=sys.stderr)
+        train(config, options.out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet)
+
+    waiting(options.wait, begin)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from vaco.control import replay
+    from vaco.runs import provenance
     from vaco.runs.tables import write_json
 
     if options.episodes < 1:
@@ -183,7 +193,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.random == (options.run is not None):
         raise UserError("give either --run DIR, to evaluate a finished run, or --random with --env")
     if options.run is not None and options.env is not None:
-    from vaco.runs import provenance
         raise UserError("--env belongs to --random; a finished run knows its own task")
     if options.random and options.env is None:
         raise UserError("--random needs a task: give --env, such as --env HalfCheetah-v5")
@@ -194,6 +203,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             raise UserError(f"{options.out} cannot be written ({error.strerror}): give another --out") from error
     if options.random:
         result = replay.random_returns(options.env, options.episodes, options.seed)
+        result |= {"source_hash": provenance.reference_hash(), "versions": provenance.machine()["versions"]}
     else:
         result = replay.policy_returns(options.run, options.episodes, options.seed)
     print(f"{result['env']}, {result['policy']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']}")
@@ -203,7 +213,6 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _theory(arguments: Sequence[str]) -> int:
     from theory.run import main
-        result |= {"source_hash": provenance.reference_hash(), "versions": provenance.machine()["versions"]}
 
     return main(list(arguments))
 
@@ -251,16 +260,6 @@ def _verify(options: argparse.Namespace) -> None:
         raise UserError(f"{len(errors)} things are wrong in what was verified, the first: {errors[0]}")
 
 
-def _doctor(options: argparse.Namespace) -> None:
-    from vaco.runs import doctor
-    from vaco.runs.tiers import load_tier
-
-    tier = load_tier(options.tier) if options.tier else None
-    checks = doctor.examine(options.results, profile=options.profile, tier=tier, train=not options.quick)
-    print(doctor.render(checks))
-    problems = [check for check in checks if check.status == "fix"]
-    if problems:
-        raise UserError(f"{len(problems)} things need fixing, the first: {problems[0].hint}")
 def _stale(options: argparse.Namespace) -> None:
     from vaco.lm.verify import kind_of, load_any_tier
     from vaco.runs.folder import MANIFEST
@@ -271,3 +270,13 @@ def _stale(options: argparse.Namespace) -> None:
         print(run.folder / MANIFEST)
 
 
+def _doctor(options: argparse.Namespace) -> None:
+    from vaco.runs import doctor
+    from vaco.runs.tiers import load_tier
+
+    tier = load_tier(options.tier) if options.tier else None
+    checks = doctor.examine(options.results, profile=options.profile, tier=tier, train=not options.quick)
+    print(doctor.render(checks))
+    problems = [check for check in checks if check.status == "fix"]
+    if problems:
+        raise UserError(f"{len(problems)} things need fixing, the first: {problems[0].hint}")

@@ -288,6 +288,68 @@ class RunFolder:
         )
 
 
+def remark_on_code(path: Path, source_hash: str) -> str | None:
+    """Say of a finished run that other training code made it.
+
+    Args:
+        path: its folder.
+        source_hash: of the training code that is installed.
+
+    Returns:
+        A sentence; None if the same code made it, or there is no finished run that can be read.
+    """
+    try:
+        manifest = tables.read_json(path / MANIFEST)
+    except UserError:
+        return None
+    theirs = manifest.get("source_hash") if isinstance(manifest, dict) else None
+    if theirs in (None, source_hash):
+        return None
+    return (
+        f"the finished run in {path} was made by other training code (hash {str(theirs)[:12]}, now {source_hash[:12]}):"
+        " delete the folder to train it again"
+    )
+
+
+def discard_other(path: Path, config_hash: str, source_hash: str) -> bool:
+    """Remove from a folder the unfinished run of another configuration or of other training code.
+
+    A finished run stays, and so does one that cannot be read, which `RunFolder` refuses.
+
+    Args:
+        path: the folder; it need not exist.
+        config_hash: identity of the run that is wanted there.
+        source_hash: of the training code that would continue it.
+
+    Returns:
+        Whether there was such a run.
+
+    Raises:
+        HeldError: another process is at work there.
+        UserError: the folder is not writable.
+    """
+    marker = path / MARKER
+    if not marker.is_file() or (path / MANIFEST).exists():
+        return False
+    lock = RunLock(path / LOCK)
+    lock.acquire()
+    try:
+        if not marker.is_file() or (path / MANIFEST).exists():  # finished meanwhile
+            return False
+        record = tables.read_json(marker)
+        saved = checkpoint.load_latest(path / CHECKPOINTS, warn=lambda sentence: None)
+        theirs = record.get("config_hash") if isinstance(record, dict) else config_hash
+        if theirs == config_hash and (saved is None or saved[2].get("source_hash") == source_hash):
+            return False
+        shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+        marker.unlink()
+    except OSError as error:
+        raise atomic.write_error(path, error) from error
+    finally:
+        lock.release()
+    return True
+
+
 def _make(path: Path) -> bool:
     """Create a folder with its parents; False if it was there.
 
