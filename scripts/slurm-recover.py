@@ -1,13 +1,14 @@
 #!/usr/bin/env python
-"""After Snakemake itself was killed: cancel its SLURM jobs, unlock, and keep what has finished.
+"""After Snakemake itself was killed: cancel its SLURM jobs if there are any, unlock, and keep what has finished.
 
     python scripts/slurm-recover.py [--prefix vaco]
 
 Run it in the root of the repository, with no Snakemake at work there. The jobs of a killed Snakemake run on, and runs
 that finish meanwhile stay marked as incomplete, so that Snakemake would delete and train them again. This script
 
-1. cancels the jobs whose name starts with the profile's `slurm-jobname-prefix` and whose working directory is this one,
-   and waits until they are gone: each saves a checkpoint;
+1. where there is SLURM, cancels the jobs whose name starts with the profile's `slurm-jobname-prefix` and whose working
+   directory is this one, and waits until they are gone: each saves a checkpoint; elsewhere the processes run on, and
+   `vaco train`, started again by Snakemake, waits for them;
 2. removes Snakemake's lock;
 3. takes the mark from the files of every run whose manifest says that it is complete and whose checksums agree.
 
@@ -20,6 +21,7 @@ import argparse
 import base64
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -91,7 +93,7 @@ def main() -> int:
     if not Path("workflow/Snakefile").is_file():
         raise SystemExit("slurm-recover: there is no workflow/Snakefile here: run it in the root of the repository")
     try:
-        cancelled = cancel(prefix)
+        cancelled = cancel(prefix) if shutil.which("squeue") else 0
     except (OSError, subprocess.SubprocessError) as error:
         raise SystemExit(f"slurm-recover: the cluster does not answer ({error}): try again on a login node") from None
     for lock in Path(".snakemake/locks").glob("*.lock"):

@@ -8,12 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vaco import cli
 from vaco.objectives.filters import FILTERS
 from vaco.objectives.table import ALIASES
-from vaco.runs.tables import read_parquet
+from vaco.runs import checkpoint
+from vaco.runs.folder import discard_other
+from vaco.runs.provenance import reference_hash, training_hash
+from vaco.runs.tables import read_parquet, write_json
 
 QUICK = ("--env", "Hopper-v5", "--steps", "2048", "--eval-points", "1", "--eval-episodes", "1", "--quiet")
 
@@ -79,6 +83,44 @@ def test_a_folder_that_holds_a_different_run(tmp_path: Path, capsys: pytest.Capt
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
 
 
+def test_an_unfinished_run_of_other_settings_or_code_is_discarded_on_demand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Snakemake asks for it: a job that runs has been decided on, whatever lies in its folder."""
+    out = tmp_path / "run"
+    command = ("train", "--out", str(out), *QUICK)
+
+    def begun(config_hash: str, source_hash: str) -> None:
+        meta = {"source_hash": source_hash}
+        checkpoint.save(out / "checkpoints", progress=1, arrays={"x": np.ones(1)}, meta=meta)
+        write_json(out / "run.json", {"schema": 1, "config_hash": config_hash, "config": {}})
+
+    begun("other", training_hash("vaco"))
+    assert "another configuration" in refused(capsys, *command)
+    assert cli.run([*command, "--discard-other"]) == 0
+    done = json.loads((out / "manifest.json").read_text())
+    assert "was discarded" in capsys.readouterr().err
+
+    # The same settings, other training code; and a finished run is never discarded.
+    (out / "manifest.json").unlink()
+    begun(done["config_hash"], "f" * 64)
+    assert "other training code" in refused(capsys, *command)
+    assert cli.run([*command, "--discard-other"]) == 0 and "was discarded" in capsys.readouterr().err
+    before = (out / "manifest.json").read_bytes()
+    assert "another configuration" in refused(capsys, *command, "--seed", "1", "--discard-other")
+    assert (out / "manifest.json").read_bytes() == before
+    write_json(out / "manifest.json", json.loads(before) | {"source_hash": "f" * 64})
+    assert cli.run(command) == 0
+    said = capsys.readouterr().err
+    assert "made by other training code (hash ffffffffffff" in said and "nothing to do" in said
+
+    # What can be continued is.
+    assert not discard_other(out, done["config_hash"], done["source_hash"])
+    (out / "manifest.json").unlink()
+    begun(done["config_hash"], done["source_hash"])
+    assert not discard_other(out, done["config_hash"], done["source_hash"]) and (out / "checkpoints").is_dir()
+
+
 def test_a_folder_that_holds_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     assert "thesis.tex" in refused(capsys, "train", "--out", str(tmp_path), *QUICK)
@@ -133,7 +175,9 @@ def test_evaluate_a_finished_run_and_random_actions(tmp_path: Path, capsys: pyte
     policy = json.loads(result.read_text())
     assert policy["episodes"] == 3 == len(policy["returns"]) and policy["env"] == "Hopper-v5"
     assert cli.run(["evaluate", "--random", "--env", "Hopper-v5", "--episodes", "3", "--out", str(result)]) == 0
-    assert json.loads(result.read_text())["policy"] == "uniform random"
+    random = json.loads(result.read_text())
+    assert random["policy"] == "uniform random" and random["source_hash"] == reference_hash()
+    assert random["versions"]["mujoco"]
     assert "Hopper-v5" in capsys.readouterr().out
     assert len(read_parquet(out / "evals.parquet")["mean"]) == 2
 

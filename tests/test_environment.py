@@ -48,6 +48,15 @@ def test_conda_users_get_the_same_python_and_the_lock() -> None:
     assert Requirement("python" + PROJECT["requires-python"]).specifier.contains("3.11")
 
 
+@pytest.mark.parametrize("name", ["vaco", "book"])
+def test_environments_that_snakemake_makes_have_the_lock_and_the_source_as_it_is(name: str) -> None:
+    """Snakemake does not make them anew when ``src/`` is edited, so the package in them must not be a copy."""
+    lines = (ROOT / f"workflow/envs/{name}.post-deploy.sh").read_text().splitlines()
+    installing = [line for line in lines if "pip install" in line]
+    assert any(" -e " in line for line in installing) and any("requirements.lock" in line for line in installing)
+    assert all(" -e " in line or " -r " in line for line in installing)
+
+
 @pytest.mark.parametrize("name", [requirement.name for requirement in DIRECT])
 def test_this_environment_is_the_locked_one(name: str) -> None:
     assert version(name).split("+")[0] == locked()[canonicalize_name(name)], "run `make test`, or remove .venv"

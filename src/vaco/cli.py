@@ -1,4 +1,4 @@
-"""The command line: `vaco train`, `evaluate`, `lm`, `algorithms`, `estimate`, `verify`, `doctor`, `theory`.
+"""The command line: `vaco train`, `evaluate`, `lm`, `algorithms`, `estimate`, `verify`, `stale`, `doctor`, `theory`.
 
 Every mistake of the user ends with one sentence on standard error and exit code 2. Commands import what they need when
 they run, so that `vaco algorithms` does not load a physics engine.
@@ -15,9 +15,10 @@ from typing import Any, NoReturn
 from vaco import __version__
 from vaco.errors import UserError, nearest
 from vaco.lm import command as lm_command
+from vaco.lm.command import DISCARD_OTHER
 from vaco.runs.preemption import TEMPORARY_FAILURE, Preempted
 
-COMMANDS = ("train", "evaluate", "lm", "algorithms", "estimate", "verify", "doctor", "theory")
+COMMANDS = ("train", "evaluate", "lm", "algorithms", "estimate", "verify", "stale", "doctor", "theory")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="seconds to wait for another process to leave the folder (default 0; within a SLURM job, long enough for "
         "the lock of a dead node to be recognised)",
     )
+    train.add_argument("--discard-other", **DISCARD_OTHER)
     train.add_argument("--quiet", action="store_true", help="show no progress")
 
     evaluate = commands.add_parser("evaluate", help="returns of a finished run's policy, or of random actions")
@@ -89,6 +91,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--tier", help="what results should be (default: config/<tier>.yaml of the same name)")
     verify.add_argument("--allow-missing", action="store_true", help="runs that are not there are warnings")
+
+    stale = commands.add_parser("stale", help="manifests of finished runs that today's code or settings would not make")
+    stale.set_defaults(function=_stale)
+    stale.add_argument("--tier", required=True, help="smoke, desk, paper, lm_desk or a file")
+    stale.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
 
     doctor = commands.add_parser("doctor", help="what this machine offers, whether results repeat here, what to fix")
     doctor.set_defaults(function=_doctor)
@@ -159,16 +166,24 @@ def _train(options: argparse.Namespace) -> None:
     config = build(settings)
 
     from vaco.control.train import train
+    from vaco.runs.folder import discard_other, remark_on_code
     from vaco.runs.lock import waiting
+    from vaco.runs.provenance import training_hash
 
-    waiting(
-        options.wait,
-        lambda: train(config, options.out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet),
-    )
+    def begin() -> None:
+        source = training_hash(config.algorithm)
+        if remark := remark_on_code(options.out, source):
+            print(remark, file=sys.stderr)
+        if options.discard_other and discard_other(options.out, config.hash, source):
+            print(f"{options.out}: an unfinished run of other settings or code was discarded", file=sys.stderr)
+        train(config, options.out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet)
+
+    waiting(options.wait, begin)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from vaco.control import replay
+    from vaco.runs import provenance
     from vaco.runs.tables import write_json
 
     if options.episodes < 1:
@@ -188,6 +203,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             raise UserError(f"{options.out} cannot be written ({error.strerror}): give another --out") from error
     if options.random:
         result = replay.random_returns(options.env, options.episodes, options.seed)
+        result |= {"source_hash": provenance.reference_hash(), "versions": provenance.machine()["versions"]}
     else:
         result = replay.policy_returns(options.run, options.episodes, options.seed)
     print(f"{result['env']}, {result['policy']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']}")
@@ -242,6 +258,16 @@ def _verify(options: argparse.Namespace) -> None:
     print(f"{runs} runs, {products} products: {len(errors)} errors, {len(findings) - len(errors)} warnings")
     if errors:
         raise UserError(f"{len(errors)} things are wrong in what was verified, the first: {errors[0]}")
+
+
+def _stale(options: argparse.Namespace) -> None:
+    from vaco.lm.verify import kind_of, load_any_tier
+    from vaco.runs.folder import MANIFEST
+    from vaco.runs.stale import stale_runs
+
+    tier = load_any_tier(options.tier)
+    for run in stale_runs(tier, kind_of(options.results, tier), options.results):
+        print(run.folder / MANIFEST)
 
 
 def _doctor(options: argparse.Namespace) -> None:

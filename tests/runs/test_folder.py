@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from vaco.errors import UserError
-from vaco.runs import checkpoint, tables
+from vaco.runs import checkpoint, provenance, tables
 from vaco.runs.folder import RunFolder
 from vaco.runs.lock import RunLock
 
@@ -152,6 +152,56 @@ class TestLife:
         with RunFolder(tmp_path, "h") as folder:
             assert folder.status() == "complete"
         assert names(tmp_path) == FINAL
+
+
+class TestMachines:
+    """What a run was computed on: written down when it begins, compared when it is resumed."""
+
+    def begun(self, path: Path, **changes: Any) -> None:
+        with RunFolder(path, "h") as folder:
+            save(folder)
+        marker = tables.read_json(path / "run.json")
+        assert marker["processes"] == [provenance.machine()]
+        marker["processes"][0] |= changes
+        tables.write_json(path / "run.json", marker)
+
+    def test_another_version_is_refused(self, tmp_path: Path) -> None:
+        self.begun(tmp_path, versions=provenance.machine()["versions"] | {"numpy": "1.0"})
+        before = (tmp_path / "run.json").read_bytes()
+        with pytest.raises(UserError, match=r"begun with numpy 1\.0, and .* install numpy 1\.0 .*or delete"):
+            RunFolder(tmp_path, "h").__enter__()
+        assert names(tmp_path) == ["checkpoints", "run.json"] and (tmp_path / "run.json").read_bytes() == before
+
+    def test_another_processor_is_told_and_recorded(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.begun(tmp_path, cpu="Another", host="elsewhere")
+        for _ in range(2):  # killed once more, here
+            with RunFolder(tmp_path, "h") as folder:
+                assert folder.status() == "resumable"
+        assert capsys.readouterr().err.count("another processor (Another, here") == 1
+        with RunFolder(tmp_path, "h") as folder:
+            finish(folder)
+        processes = json.loads((tmp_path / "manifest.json").read_text())["processes"]
+        assert [record["host"] for record in processes] == ["elsewhere", provenance.machine()["host"]]
+
+    def test_a_marker_of_before_says_nothing(self, tmp_path: Path) -> None:
+        self.begun(tmp_path)
+        tables.write_json(tmp_path / "run.json", {"schema": 1, "config_hash": "h", "config": {}})
+        with RunFolder(tmp_path, "h") as folder:
+            assert folder.status() == "resumable"
+            finish(folder)
+        assert "processes" not in json.loads((tmp_path / "manifest.json").read_text())
+
+    def test_the_revision_is_that_of_the_beginning(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        commits = iter([("first", False), ("second", True)])
+        monkeypatch.setattr(provenance, "source_revision", lambda: next(commits))
+        provenance.process_revision.cache_clear()
+        try:
+            with RunFolder(tmp_path, "h"):
+                facts = {"config_hash": "h", "source_hash": "s", "started": "", "finished": ""}
+                record = provenance.manifest(identity={}, config={}, wall_seconds=0.0, completed_steps=0, **facts)
+            assert (record["revision"], record["dirty"]) == ("first", False)
+        finally:
+            provenance.process_revision.cache_clear()
 
 
 class TestRefusals:

@@ -114,6 +114,17 @@ def test_within_a_slurm_job_it_waits_unasked(
     process.wait()
 
 
+def test_under_the_workflow_it_waits_for_what_a_killed_snakemake_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("VACO_WAIT", "90")
+    process = hold(tmp_path, 3)
+    assert cli.run(["train", "--out", str(tmp_path), *QUICK]) == 0
+    assert "waiting up to 90 s" in capsys.readouterr().err
+    process.wait()
+
+
 def test_sigterm_after_the_end_does_not_make_a_finished_run_a_failed_one(tmp_path: Path) -> None:
     """The signal comes when the interpreter shuts down, which takes a while with PyTorch."""
     script = (

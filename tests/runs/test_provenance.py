@@ -160,6 +160,18 @@ def changed(copy: Path, before: dict[str, str]) -> Callable[[], set[str]]:
     return lambda: {name for name, value in hashes(copy).items() if value != before[name]}
 
 
+def test_the_reference_hash_is_that_of_the_environments(copy: Path) -> None:
+    before = provenance.reference_hash(package=copy)
+    for name, counts in (("control/learner.py", False), ("control/replay.py", True), ("control/envs/tasks.py", True)):
+        path = copy / name
+        text = path.read_text()
+        path.write_text(text + "\n# a remark\n")
+        assert provenance.reference_hash(package=copy) == before
+        path.write_text(text + "\nEDITED = 1\n")
+        assert (provenance.reference_hash(package=copy) != before) is counts
+        path.write_text(text)
+
+
 class TestTrainingHash:
     def test_one_hash_a_row_wherever_the_source_lies(self, copy: Path, changed: Changed) -> None:
         assert changed() == set()

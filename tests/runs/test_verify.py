@@ -222,6 +222,7 @@ def test_leftovers_of_a_killed_process_are_a_warning(root: Path, tier: Tier) -> 
         (lambda path: rewrite(path, lambda r: r.update(mean=7.0)), "mean that is not"),
         (lambda path: rewrite(path, lambda r: r.update(seed=1)), "the tier asks for"),
         (lambda path: rewrite(path, lambda r: r["returns"].pop()), "as many returns"),
+        (lambda path: rewrite(path, lambda r: r.update(source_hash="f" * 64)), "other environments"),
     ],
 )
 def test_the_references_are_checked(change: Callable[[Path], object], words: str, root: Path, tier: Tier) -> None:

@@ -62,12 +62,17 @@ def snakemake(repository: Path) -> Snakemake:
 @pytest.fixture
 def finished(repository: Path) -> Path:
     """All runs of the tier and its references, as a fresh clone has them: files without Snakemake's memory of them."""
-    from synthetic import write_tier
+    from synthetic import write_reference, write_run
 
+    from vaco.runs.provenance import training_hash
     from vaco.runs.tiers import load_tier
 
     tier = load_tier(repository / "config" / "tiny.yaml")
-    write_tier(tier, repository / "results" / "tiny", phases=10)
+    for spec in tier.runs():
+        folder = repository / "results" / spec.folder
+        write_run(spec, folder, phases=10, source_hash=training_hash(spec.algorithm))
+    for env in tier.environments:
+        write_reference(env, repository / "results" / "tiny" / "references" / f"{env}.json")
     return repository
 
 
@@ -78,13 +83,14 @@ def clone_of_desk(repository: Path) -> Path:
 
     from vaco.report import aggregate, constraint, estimates, factorial
     from vaco.report.plan import read_plan
+    from vaco.runs.provenance import training_hash
     from vaco.runs.tiers import load_tier
 
     tier = load_tier(repository / "config" / "desk.yaml")
     root = repository / "results" / "desk"
     for name in ("ppo", "vaco"):
         spec = tier.find("Hopper-v5", name, 16, 0)
-        write_run(spec, root.parent / spec.folder, phases=10)
+        write_run(spec, root.parent / spec.folder, phases=10, source_hash=training_hash(spec.algorithm))
     for env in tier.environments:
         write_reference(env, root / "references" / f"{env}.json")
     with contextlib.chdir(repository):  # sidecars name their tables relative to the root

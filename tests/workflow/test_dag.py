@@ -5,6 +5,7 @@ A test costs some seconds for each call, so the calls follow each other in few t
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from vaco.lm.tiers import load_lm_tier
+from vaco.runs.provenance import language_hash
 
 ROOT = Path(__file__).parents[2]
 Snakemake = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -93,8 +97,9 @@ def test_from_finished_runs_to_figures_and_what_reruns_after_an_edit(finished: P
     edit("src/vaco/lag.py")
     assert jobs(make("-n"))["train"] == 24
 
-    # With redraw_only nothing can train, whatever was edited.
+    # With redraw_only nothing can train, whatever was edited; nor with allow_missing.
     assert jobs(make("-n", redraw_only="true")).keys() & {"train", "aggregate"} == set()
+    assert jobs(make("-n", allow_missing="true")).keys() & {"train", "aggregate"} == {"aggregate"}
 
 
 def test_with_allow_missing_the_finished_runs_are_drawn(finished: Path, snakemake: Snakemake) -> None:
@@ -103,6 +108,9 @@ def test_with_allow_missing_the_finished_runs_are_drawn(finished: Path, snakemak
     done = snakemake("results/tiny/tables/summary.json", allow_missing="true")
     assert jobs(done) == Counter({"aggregate": 1})
     assert '"runs/Hopper-v5/vaco/lag8/seed1"' in (finished / "results/tiny/tables/summary.json").read_text()
+    # Whatever would be made again, finished runs are not: the rule that would delete them first is left out.
+    again = jobs(snakemake("-n", "--forceall", allow_missing="true"))
+    assert again["reference"] == 2 and again["aggregate"] == 1 and again["train"] == 0
 
 
 def test_a_tracked_tier_is_redrawn_without_training_and_continued_on_demand(
@@ -129,6 +137,48 @@ def test_a_tracked_tier_is_redrawn_without_training_and_continued_on_demand(
     }
     # Asked for without redraw_only, the tier goes on where it stands, although every product is there.
     assert jobs(snakemake("-n", tier="desk"))["train"] == 555 - 2
+
+
+def test_runs_of_other_code_that_snakemake_did_not_make_are_not_mixed_with_new_ones(
+    finished: Path, snakemake: Snakemake
+) -> None:
+    """A clone in which a filter was edited: Snakemake has no record of the runs, so it would keep them."""
+    shutil.rmtree(finished / "results/tiny/runs/Hopper-v5/vaco/lag8/seed1")
+    filters = finished / "src/vaco/objectives/filters.py"
+    source = filters.read_text()
+    start = source.index("return", source.index("def spo("))
+    filters.write_text(source[:start] + "unused = 0\n    " + source[start:])
+    refused = snakemake("-n", "runs")
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0 and "Traceback" not in said
+    assert "8 finished runs of the tier 'tiny'" in said and "(code of spo " in said and "vaco stale --tier tiny" in said
+    # What trains nothing is not held up, and what was given up is trained again.
+    assert jobs(snakemake("-n", "figure3", allow_missing="true"))["aggregate"] == 1
+    for manifest in finished.glob("results/tiny/runs/*/spo/*/*/manifest.json"):
+        manifest.unlink()
+    assert jobs(snakemake("-n", "runs")) == Counter({"train": 9, "runs": 1})
+
+
+def test_settings_that_a_tier_of_language_models_shares_retrain_its_runs(
+    repository: Path, snakemake: Snakemake
+) -> None:
+    tier = repository / "config/lm_tiny.yaml"
+    text = (repository / "config/lm_smoke.yaml").read_text().split("studies:")[0].replace("lm_smoke", "lm_tiny")
+    text = text.replace("[ppo, vaco, decoupled, a3po, cispo]", "[vaco]").replace("[1, 8]", "[1]")
+    tier.write_text(text.replace("seeds: [0, 1]", "seeds: [0]"))
+    (run,) = load_lm_tier(tier).runs
+    folder = repository / "results" / run.folder
+    folder.mkdir(parents=True)
+    identity = {"identity": run.config.identity, "config_hash": run.config.hash, "source_hash": language_hash()}
+    (folder / "manifest.json").write_text(json.dumps(identity))
+    for path in (folder / "phases.parquet", folder / "evals.parquet", folder.parents[5] / "warm_start.safetensors"):
+        path.write_text("")
+    assert snakemake("lm_runs", "--touch", "--forceall", lm_tier="lm_tiny").returncode == 0
+
+    tier.write_text(tier.read_text().replace(" learning_rate: 0.001", " learning_rate: 0.002"))
+    assert jobs(snakemake("-n", "lm_runs", lm_tier="lm_tiny")) == Counter({"lm_train": 1, "lm_runs": 1})
+    tier.write_text(tier.read_text().replace("warm_flaw: 0.4", "warm_flaw: 0.3"))
+    assert jobs(snakemake("-n", "lm_runs", lm_tier="lm_tiny"))["lm_warm_start"] == 1
 
 
 @pytest.mark.parametrize(

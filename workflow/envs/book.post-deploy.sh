@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
 # Install the package with what builds its book into the environment that was just made, see vaco.post-deploy.sh.
 set -euo pipefail
-python -m pip install "${VACO_SOURCE:-.}[book]"
+source=${VACO_SOURCE:-.}
+python -m pip install -c "$source/requirements.lock" -e "$source[book]"

@@ -14,7 +14,7 @@ def refuse_what_slurm_would():
             for name, given in (settings.overwrite_resources or {}).items()
         },
     }
-    problems = cluster.check(asked, None if config["redraw_only"] else TIER)
+    problems = cluster.check(asked, TIER if TRAINING else None)
     if problems:
         raise WorkflowError(problems[0])
 

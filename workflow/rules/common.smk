@@ -43,6 +43,8 @@ readable(
 )
 validate(config, SCHEMA)
 
+# Without the rules that train, a finished run is a plain file: whatever was edited, nothing can delete it.
+TRAINING = not config["redraw_only"] and not config["allow_missing"]
 TIER = readable(load_tier, config["tier"])
 RESULTS = f"results/{TIER.name}"
 FIGURES = f"paper/figures/{TIER.name}"
@@ -52,6 +54,13 @@ PAPER_TABLES = f"paper/tables/{TIER.name}"
 # search path of the shell. An activated conda environment of a rule still comes first.
 os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+)
+
+# What `vaco train` and `vaco lm train` do where a folder is not as they left it. By the environment, since a changed
+# command would train every finished run again. A job that runs has been decided on, so what other settings or other
+# code began is given up; and processes of a Snakemake that was killed run on, so their successors wait for them.
+os.environ.update(
+    VACO_DISCARD_OTHER="1", VACO_WAIT=str(60 * (10 + TIER.steps // (500 * 60)))
 )
 
 # SLURM sends SIGTERM to every process of a job. The shell must outlive the command that it waits for, which saves a

@@ -1,6 +1,6 @@
 """Language models: one warm start a tier, one job a run, tables, and Figure 5 with its companions."""
 
-if LM and not config["redraw_only"]:
+if LM and TRAINING:
 
     rule lm_warm_start:
         output:
@@ -17,6 +17,9 @@ if LM and not config["redraw_only"]:
         params:
             tier=LM_NAME,
             skip="true" if LM.warm.warm_target == 0 else "false",
+            # Not in the command, which reads the tier: what the weights are made of.
+            warm=LM.warm.warm_hash,
+            source=readable(language_hash),
         shell:
             "if {params.skip}; then : > {output:q};"
             " else vaco lm warm --tier {params.tier:q} --out {output:q} > {log:q} 2>&1; fi"
@@ -52,6 +55,8 @@ if LM and not config["redraw_only"]:
         params:
             tier=LM_NAME,
             flags=lambda wildcards: lm_run(wildcards).flags,
+            # The flags are only what tells a run from the tier's others; the rest the command reads from the tier.
+            config=lambda wildcards: lm_run(wildcards).config.hash,
             out=lambda wildcards, output: os.path.dirname(output.manifest),
             warm=lambda wildcards, input: (
                 [] if LM.warm.warm_target == 0 else ["--warm-start", input.warm]
@@ -60,6 +65,9 @@ if LM and not config["redraw_only"]:
         shell:
             "vaco lm train --tier {params.tier:q} {params.flags:q} {params.warm:q} --out {params.out:q} --quiet"
             " > {log:q} 2>&1"
+
+
+if LM and not config["redraw_only"]:
 
     rule lm_aggregate:
         input:

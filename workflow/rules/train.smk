@@ -1,4 +1,4 @@
-"""Training, one job a run, and the random policy that scores are normalised by."""
+"""Training, one job a run."""
 
 
 # Only what a finished run leaves is declared. Snakemake deletes declared outputs of a job that failed or was killed;
@@ -26,23 +26,3 @@ rule train:
         source=lambda wildcards: source_of(spec(wildcards).algorithm),
     shell:
         "vaco train {params.flags:q} --quiet > {log:q} 2>&1"
-
-
-rule reference:
-    output:
-        f"{RESULTS}/references/{{env}}.json",
-    log:
-        f"logs/{TIER.name}/reference/{{env}}.log",
-    priority: 1000
-    conda:
-        "../envs/vaco.yaml"
-    threads: 1
-    resources:
-        mem_mb=1200,
-        runtime=20,
-    params:
-        episodes=TIER.reference_episodes,
-        seed=TIER.reference_seed,
-    shell:
-        "vaco evaluate --env {wildcards.env:q} --random --episodes {params.episodes} --seed {params.seed}"
-        " --out {output:q} > {log:q} 2>&1"

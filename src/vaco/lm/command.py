@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ _FLAGS: tuple[tuple[str, type, str], ...] = (
     ("precision", str, "float32 (default) or bfloat16"),
 )
 
+DISCARD_OTHER: dict[str, Any] = {
+    "action": "store_true",
+    # The workflow says so here, not in its rules: a changed command would train every finished run again.
+    "default": os.environ.get("VACO_DISCARD_OTHER") == "1",
+    "help": "give up an unfinished run in DIR that other settings or other training code began",
+}
+
 
 def add(commands: Any) -> None:
     """Enter `lm` and its own commands in the parser of `vaco`."""
@@ -32,6 +40,7 @@ def add(commands: Any) -> None:
     train.add_argument("--warm-start", type=Path, metavar="FILE", help="weights of 'vaco lm warm'; made anew without")
     train.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help="default 60")
     train.add_argument("--wait", type=float, metavar="S", help="seconds to wait for another process to leave DIR")
+    train.add_argument("--discard-other", **DISCARD_OTHER)
     train.add_argument("--quiet", action="store_true", help="show no progress")
     train.set_defaults(function=_train)
 
@@ -83,21 +92,28 @@ def _config(options: argparse.Namespace, base: dict[str, Any] | None = None) -> 
 
 
 def _train(options: argparse.Namespace) -> None:
+    from vaco.runs.folder import discard_other, remark_on_code
     from vaco.runs.lock import waiting
+    from vaco.runs.provenance import language_hash
 
     config = _config(options)
     from vaco.lm.train import train
 
-    waiting(
-        options.wait,
-        lambda: train(
+    def begin() -> None:
+        source = language_hash()
+        if remark := remark_on_code(options.out, source):
+            print(remark, file=sys.stderr)
+        if options.discard_other and discard_other(options.out, config.hash, source):
+            print(f"{options.out}: an unfinished run of other settings or code was discarded", file=sys.stderr)
+        train(
             config,
             options.out,
             warm=options.warm_start,
             checkpoint_seconds=options.checkpoint_seconds,
             quiet=options.quiet,
-        ),
-    )
+        )
+
+    waiting(options.wait, begin)
 
 
 def _warm(options: argparse.Namespace) -> None:

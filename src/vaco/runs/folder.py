@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,11 +21,13 @@ from typing import Any, Literal, Self
 from numpy.typing import NDArray
 
 from vaco.errors import UserError
-from vaco.runs import atomic, checkpoint, tables
+from vaco.runs import atomic, checkpoint, provenance, tables
 from vaco.runs.lock import STALE_AFTER, RunLock
 
 MANIFEST, PHASES, EVALS, POLICY = "manifest.json", "phases.parquet", "evals.parquet", "policy.safetensors"
 LOCK, MARKER, CHECKPOINTS = "run.lock", "run.json", "checkpoints"
+# Of another version of these, a run that is resumed would end with other bits than either version gives.
+DETERMINING = ("mujoco", "torch", "numpy")
 _OURS = (MANIFEST, PHASES, EVALS, POLICY, LOCK, MARKER, CHECKPOINTS)
 
 Status = Literal["new", "resumable", "complete"]
@@ -62,6 +65,7 @@ class RunFolder:
         self._lock = RunLock(self.path / LOCK, stale_after)
         self._status: Status | None = None
         self._created = False
+        self._machines: list[dict[str, Any]] = []
 
     @property
     def checkpoints(self) -> Path:
@@ -98,7 +102,8 @@ class RunFolder:
             evals: columns of ``evals.parquet``.
             policy: arrays of ``policy.safetensors``; read them with `checkpoint.read`.
             policy_meta: plain data kept with the policy.
-            manifest: from `provenance.manifest`; the checksums and ``"status": "complete"`` are added here.
+            manifest: from `provenance.manifest`; the checksums and ``"status": "complete"`` are added here, and, if the
+                run was resumed on another machine or with other packages, ``processes``: all of them in turn.
 
         Raises:
             UserError: a file cannot be written, or the folder was taken over; the checkpoints are still there.
@@ -111,7 +116,10 @@ class RunFolder:
         tables.write_parquet(self.path / EVALS, evals)
         atomic.write_bytes(self.path / POLICY, checkpoint.pack(policy, dict(policy_meta)))
         checksums = {name: tables.sha256_file(self.path / name) for name in (PHASES, EVALS, POLICY)}
-        tables.write_json(self.path / MANIFEST, {**manifest, "checksums": checksums, "status": "complete"})
+        record = {**manifest, "checksums": checksums, "status": "complete"}
+        if len(self._machines) > 1:
+            record["processes"] = self._machines
+        tables.write_json(self.path / MANIFEST, record)
         self._status = "complete"
         self._remove_working_files()
 
@@ -126,9 +134,9 @@ class RunFolder:
             self._status = self._inspect()
             if self._status == "complete":
                 self._remove_working_files()
-            elif not (self.path / MARKER).exists():
-                record = {"schema": 1, "config_hash": self.config_hash, "config": self.config}
-                tables.write_json(self.path / MARKER, record)
+            else:
+                provenance.process_revision()  # now, not when the run ends: the repository may have moved on by then
+                self._sign()
         except OSError as error:
             self._leave()
             raise atomic.write_error(self.path, error) from error
@@ -144,6 +152,49 @@ class RunFolder:
         if self._status != "complete" and self._lock.held() and not checkpoint.exists(self.checkpoints):
             self._remove_working_files()
         self._leave()
+
+    def _sign(self) -> None:
+        """Write into the marker whose run this is and on which machines it has been under way, if that is news.
+
+        Nothing is written otherwise, so that resuming needs no room on the disk.
+
+        Raises:
+            UserError: the run was begun with other versions of the packages that determine its bits.
+        """
+        here = provenance.machine()
+        marker = self._record(self.path / MARKER) if (self.path / MARKER).exists() else None
+        self._machines = [here]
+        if marker is not None and self._status == "resumable":
+            before = marker.get("processes")
+            if not isinstance(before, list) or not before or not isinstance(before[-1], dict):
+                return  # written by a version of this package that did not say
+            self._require_same_packages(before[-1], here)
+            self._machines = before if before[-1] == here else [*before, here]
+            if before[-1].get("cpu") != here["cpu"]:
+                print(
+                    f"vaco: {self.path} was begun on another processor ({before[-1].get('cpu')}, here {here['cpu']}), "
+                    "so its bits will be those of neither; the manifest will name both",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        if marker is None or marker.get("processes") != self._machines:
+            record = {"schema": 1, "config_hash": self.config_hash, "config": self.config}
+            tables.write_json(self.path / MARKER, record | {"processes": self._machines})
+
+    def _require_same_packages(self, before: dict[str, Any], here: dict[str, Any]) -> None:
+        """Refuse to resume with other versions of the packages that determine a run's bits and that this process uses.
+
+        Raises:
+            UserError: there is one.
+        """
+        versions = before.get("versions")
+        for name in DETERMINING:
+            theirs, ours = versions.get(name) if isinstance(versions, dict) else None, here["versions"][name]
+            if name in sys.modules and theirs and ours and theirs != ours:
+                raise UserError(
+                    f"the unfinished run in {self.path} was begun with {name} {theirs}, and {ours} is installed here: "
+                    f"install {name} {theirs} to finish it, or delete the folder to start again"
+                )
 
     def _entered(self) -> Status:
         if self._status is None:
@@ -235,6 +286,68 @@ class RunFolder:
         return UserError(
             f"the run in {self.path} is damaged, {reason}: delete the folder and run the same command again"
         )
+
+
+def remark_on_code(path: Path, source_hash: str) -> str | None:
+    """Say of a finished run that other training code made it.
+
+    Args:
+        path: its folder.
+        source_hash: of the training code that is installed.
+
+    Returns:
+        A sentence; None if the same code made it, or there is no finished run that can be read.
+    """
+    try:
+        manifest = tables.read_json(path / MANIFEST)
+    except UserError:
+        return None
+    theirs = manifest.get("source_hash") if isinstance(manifest, dict) else None
+    if theirs in (None, source_hash):
+        return None
+    return (
+        f"the finished run in {path} was made by other training code (hash {str(theirs)[:12]}, now {source_hash[:12]}):"
+        " delete the folder to train it again"
+    )
+
+
+def discard_other(path: Path, config_hash: str, source_hash: str) -> bool:
+    """Remove from a folder the unfinished run of another configuration or of other training code.
+
+    A finished run stays, and so does one that cannot be read, which `RunFolder` refuses.
+
+    Args:
+        path: the folder; it need not exist.
+        config_hash: identity of the run that is wanted there.
+        source_hash: of the training code that would continue it.
+
+    Returns:
+        Whether there was such a run.
+
+    Raises:
+        HeldError: another process is at work there.
+        UserError: the folder is not writable.
+    """
+    marker = path / MARKER
+    if not marker.is_file() or (path / MANIFEST).exists():
+        return False
+    lock = RunLock(path / LOCK)
+    lock.acquire()
+    try:
+        if not marker.is_file() or (path / MANIFEST).exists():  # finished meanwhile
+            return False
+        record = tables.read_json(marker)
+        saved = checkpoint.load_latest(path / CHECKPOINTS, warn=lambda sentence: None)
+        theirs = record.get("config_hash") if isinstance(record, dict) else config_hash
+        if theirs == config_hash and (saved is None or saved[2].get("source_hash") == source_hash):
+            return False
+        shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+        marker.unlink()
+    except OSError as error:
+        raise atomic.write_error(path, error) from error
+    finally:
+        lock.release()
+    return True
 
 
 def _make(path: Path) -> bool:

@@ -256,14 +256,15 @@ def waiting(seconds: float | None, action: Callable[[], None]) -> None:
 
     Args:
         seconds: how long to wait. None is not at all; within a SLURM job it is long enough for the lock of a dead
-            node to be recognised, whose job's successor may start while the old lock still counts.
+            node to be recognised, whose job's successor may start while the old lock still counts; elsewhere under
+            the workflow, as long as it says in `VACO_WAIT`.
         action: takes the lock.
 
     Raises:
         HeldError: the lock is still held when the time is up.
     """
     if seconds is None:
-        seconds = STALE_AFTER + 60 if "SLURM_JOB_ID" in os.environ else 0.0
+        seconds = STALE_AFTER + 60 if "SLURM_JOB_ID" in os.environ else float(os.environ.get("VACO_WAIT") or 0)
     until = time.monotonic() + seconds
     while True:
         try:

@@ -27,6 +27,7 @@ _FILTERS, _TABLE = "objectives/filters.py", "objectives/table.py"
 _SOURCES = ("objectives/**/*.py", "lag.py", "runs/config.py", "runs/rng.py", "control/**/*.py")
 _REPLAY = "control/replay.py"  # evaluates what is already trained
 _TOKENS = "objectives/tokens.py"  # of language models only
+_REFERENCE_SOURCES = ("control/envs/**/*.py", "control/evaluate.py", _REPLAY)
 _LANGUAGE_SOURCES = ("objectives/**/*.py", "lag.py", "runs/rng.py", "lm/**/*.py")
 _LANGUAGE_SURFACE = (
     "lm/command.py",
@@ -66,10 +67,10 @@ def manifest(
         completed_steps: environment steps.
 
     Returns:
-        A record for `tables.write_json`. ``revision`` is null, and ``dirty`` false, if the source is not in a git
-        repository.
+        A record for `tables.write_json`. ``revision`` and ``dirty`` are from `process_revision`: null and false if
+        the source is not in a git repository.
     """
-    revision, dirty = source_revision()
+    revision, dirty = process_revision()
     return {
         "schema": 1,
         "identity": dict(identity),
@@ -78,9 +79,7 @@ def manifest(
         "source_hash": source_hash,
         "revision": revision,
         "dirty": dirty,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "host": socket.gethostname(),
-        "cpu": _cpu_model(),
+        **machine(),
         "platform": platform.platform(),
         "threads": _threads(),
         "started": started,
@@ -88,6 +87,24 @@ def manifest(
         "wall_seconds": wall_seconds,
         "completed_steps": completed_steps,
     }
+
+
+def machine() -> dict[str, Any]:
+    """What bits depend on besides source and settings: versions of packages, host and processor; plain JSON."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "host": socket.gethostname(),
+        "cpu": _cpu_model(),
+    }
+
+
+@functools.cache
+def process_revision() -> tuple[str | None, bool]:
+    """`source_revision` of the code that this process runs, as it was when first asked: later commits are not it.
+
+    `RunFolder` asks on entering, before the work that may take hours.
+    """
+    return source_revision()
 
 
 def source_revision(package: Path = _ROOT) -> tuple[str | None, bool]:
@@ -150,6 +167,23 @@ def language_hash(*, package: Path = _ROOT) -> str:
     """
     left_out = {package / name for name in _LANGUAGE_SURFACE}
     files = sorted({path for pattern in _LANGUAGE_SOURCES for path in package.glob(pattern)} - left_out)
+    return _hash_files(package, files)
+
+
+def reference_hash(*, package: Path = _ROOT) -> str:
+    """Hash the source that determines the returns of the random policy: environments, evaluation and replay.
+
+    Args:
+        package: folder of the package whose source is hashed.
+
+    Returns:
+        SHA-256 in hexadecimal, blind to comments, docstrings and error messages like `training_hash`.
+    """
+    files = sorted({path for pattern in _REFERENCE_SOURCES for path in package.glob(pattern)})
+    return _hash_files(package, files)
+
+
+def _hash_files(package: Path, files: Iterable[Path]) -> str:
     parts = {
         path.relative_to(package).as_posix(): _canonical_source(path.read_text(encoding="utf-8")) for path in files
     }

@@ -26,7 +26,7 @@ from vaco.errors import UserError
 from vaco.runs import tables
 from vaco.runs.folder import CHECKPOINTS, EVALS, LOCK, MANIFEST, MARKER, PHASES, POLICY
 from vaco.runs.kinds import CONTROL, AnyTier, Kind
-from vaco.runs.provenance import PACKAGES
+from vaco.runs.provenance import PACKAGES, reference_hash
 from vaco.runs.tiers import Tier
 
 RUNS, TABLES, REFERENCES = "runs", "tables", "references"
@@ -375,6 +375,8 @@ def _wrong_reference(record: dict[str, Any], tier: Tier) -> Iterator[str]:
         yield "does not hold as many returns as it says: delete it"
     elif not math.isclose(float(np.mean(returns)), float(record.get("mean", math.nan)), rel_tol=1e-6, abs_tol=1e-6):
         yield "has a mean that is not that of its returns: delete it"
+    elif record.get("source_hash") not in (None, reference_hash()):  # records of before name no source
+        yield "was measured with other environments or another evaluation than are here: delete it and run snakemake"
 
 
 def _record(path: Path) -> dict[str, Any] | None:
