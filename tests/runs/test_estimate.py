@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "report"))  # the generator o
 
 from synthetic import write_tier
 
-SAMPLE = Sample("A-v5", "ppo", 10, collect=1e-4, learn=2e-4, episode=0.05, columns=28, fixed_bytes=1000, fresh=True)
+SAMPLE = Sample(
+    "Hopper-v5", "ppo", 10, collect=1e-4, learn=2e-4, episode=0.05, columns=28, fixed_bytes=1000, fresh=True
+)
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def tier(tmp_path: Path) -> Tier:
     content = {
         "tier": "t",
         "description": "For tests.",
-        "environments": ["A-v5", "B-v5"],
+        "environments": ["Hopper-v5", "Walker2d-v5"],
         "algorithms": ["ppo", "vaco", "vaco-long"],
         "capacities": [1, 8],
         "seeds": [0, 1],
@@ -43,7 +45,7 @@ def invented(env: str, algorithm: str) -> Sample:
         SAMPLE,
         env=env,
         algorithm=algorithm,
-        collect=1e-4 if env == "A-v5" else 3e-4,
+        collect=1e-4 if env == "Hopper-v5" else 3e-4,
         learn=2e-4 if algorithm == "ppo" else 4e-4,
     )
 
@@ -71,12 +73,20 @@ def test_as_few_short_runs_as_cover_tasks_and_alignments(tier: Tier, tmp_path: P
 
     estimate(tier, tmp_path, measure=measure)
     assert len(asked) == 2
-    assert {env for env, _ in asked} == {"A-v5", "B-v5"} and {name for _, name in asked} == {"ppo", "vaco"}
+    assert {env for env, _ in asked} == {"Hopper-v5", "Walker2d-v5"} and {name for _, name in asked} == {"ppo", "vaco"}
 
 
 def test_the_text_says_what_was_measured(tier: Tier, tmp_path: Path) -> None:
     text = estimate(tier, tmp_path, measure=invented).render()
-    for part in ("24 (0 finished)", "491,520", "core-hours", "at most", "2 short runs made now", "A-v5", "B-v5"):
+    for part in (
+        "24 (0 finished)",
+        "491,520",
+        "core-hours",
+        "at most",
+        "2 short runs made now",
+        "Hopper-v5",
+        "Walker2d-v5",
+    ):
         assert part in text, part
     assert max(map(len, text.splitlines())) <= 110
 
@@ -113,8 +123,8 @@ def test_runs_of_another_machine_are_not_taken_for_this_ones(
     assert len(samples) == 1 and elsewhere == len(manifests) - 1
     text = estimate(tier, place, measure=invented).render()
     assert f"This machine is {host} with {cpu}." in text
-    assert "1 runs under results/ that finished on this machine (A-v5)" in text
-    assert "1 short runs made now on this machine (B-v5 with" in text
+    assert "1 runs under results/ that finished on this machine (Hopper-v5)" in text
+    assert "1 short runs made now on this machine (Walker2d-v5 with" in text
     assert f"Not from the {elsewhere} finished runs under results/ that other machines made." in text
 
 
