@@ -189,6 +189,13 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
         load_tier(tmp_path / "t.yaml")
 
 
+@pytest.mark.parametrize("value", ["2024-99-99", "!!int x", "!!bool x", "!!timestamp x"])
+def test_values_that_yaml_cannot_make_are_one_sentence(value: str, tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(f"tier: {value}\n")
+    with pytest.raises(UserError, match="no YAML that can be read"):
+        load_tier(tmp_path / "t.yaml")
+
+
 def test_a_run_outside_the_tier_is_refused(make: Any) -> None:
     with pytest.raises(UserError, match="the tier 't' has no run Hopper-v5/ppo/lag2/seed0"):
         make().find("Hopper-v5", "ppo", "2", "0")

@@ -231,11 +231,12 @@ def load_tier(path_or_name: str | Path) -> Tier:
     path = _tier_path(path_or_name)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, RecursionError) as problem:
-        raise UserError(f"{path} is no YAML that can be read: a tier is a file such as config/smoke.yaml") from problem
     except yaml.YAMLError as problem:
         line = getattr(getattr(problem, "problem_mark", None), "line", -1) + 1
         raise UserError(f"{path} is not valid YAML near line {line}: mend the syntax there") from problem
+    # Beside its own error PyYAML lets these through, for impossible dates and tags that do not fit their value.
+    except (ValueError, KeyError, AttributeError, RecursionError) as problem:
+        raise UserError(f"{path} is no YAML that can be read: a tier is a file such as config/smoke.yaml") from problem
     check(raw, TIER_SCHEMA, str(path))
     if raw["tier"] != path.stem:
         raise UserError(
