@@ -155,6 +155,9 @@ def _given(config: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
     except RecursionError:
         place = f"{config} or --set" if config and assignments else config or "--set"
         raise UserError(f"{place} is nested too deeply: write settings as NAME: VALUE, such as epochs: 3") from None
+    except (ValueError, KeyError, AttributeError):  # what PyYAML lets through of impossible dates and wrong tags
+        place = f"{config} or --set" if config and assignments else config or "--set"
+        raise UserError(f"{place} holds a value that YAML cannot read: write a number, true, false or a word") from None
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -163,7 +166,10 @@ def _train(options: argparse.Namespace) -> None:
     settings = _given(options.config, options.set)
     flags = ("env", "algorithm", "lag", "seed", "steps", "backend", "eval_points", "eval_episodes")
     settings |= {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
-    config = build(settings)
+    try:
+        config = build(settings)
+    except OverflowError:
+        raise UserError("a setting is a number too large for any run: write one of fewer digits") from None
 
     from vaco.control.train import train
     from vaco.runs.folder import discard_other, remark_on_code

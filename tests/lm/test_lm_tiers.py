@@ -119,6 +119,8 @@ def test_the_plan_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["lm", "train", "--out", "x", "--tier", "lm_dusk"], "there is no language-model tier"),
         (["lm", "train", "--out", "x", "--task", "chain_sums", "--set", "warm_target=0"], "chain_sum"),
         (["lm", "train", "--out", "x", "--set", "task_options={max_term: 3}", "--set", "warm_target=0"], "max_term"),
+        (["lm", "train", "--out", "x", "--set", "task=2024-99-99"], "YAML cannot read"),
+        (["lm", "train", "--out", "x", "--set", f"updates={'9' * 400}"], "too large"),
         (["lm", "warm", "--out", "x", "--set", "warm_target=0"], "nothing to make"),
         (["lm", "sample", "--run", "a", "--warm-start", "b"], "give one of them"),
         (["lm", "evaluate", "--problems", "0"], "at least 1"),

@@ -202,7 +202,7 @@ def test_without_a_cluster(commands: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "no sbatch" in problem
 
 
-@pytest.mark.parametrize("text", ["[", "text", "- list", None])
+@pytest.mark.parametrize("text", ["[", "text", "- list", "a: 2024-99-99", "a: !!bool x", None])
 def test_a_profile_that_cannot_be_read_is_one_sentence(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "config.yaml").write_text(text)

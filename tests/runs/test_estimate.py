@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from vaco.runs.estimate import Sample, estimate, finished_samples, measure_run
+from vaco.runs.estimate import Sample, estimate, finished_samples, measure_run, this_machine
 from vaco.runs.tiers import Tier, load_tier
 
-SAMPLE = Sample("A-v5", "ppo", 10, collect=1e-4, learn=2e-4, episode=0.05, columns=28, fixed_bytes=1000, fresh=True)
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))  # the generator of synthetic run folders
+
+from synthetic import write_tier
+
+SAMPLE = Sample(
+    "Hopper-v5", "ppo", 10, collect=1e-4, learn=2e-4, episode=0.05, columns=28, fixed_bytes=1000, fresh=True
+)
 
 
 @pytest.fixture
@@ -19,7 +27,7 @@ def tier(tmp_path: Path) -> Tier:
     content = {
         "tier": "t",
         "description": "For tests.",
-        "environments": ["A-v5", "B-v5"],
+        "environments": ["Hopper-v5", "Walker2d-v5"],
         "algorithms": ["ppo", "vaco", "vaco-long"],
         "capacities": [1, 8],
         "seeds": [0, 1],
@@ -37,7 +45,7 @@ def invented(env: str, algorithm: str) -> Sample:
         SAMPLE,
         env=env,
         algorithm=algorithm,
-        collect=1e-4 if env == "A-v5" else 3e-4,
+        collect=1e-4 if env == "Hopper-v5" else 3e-4,
         learn=2e-4 if algorithm == "ppo" else 4e-4,
     )
 
@@ -65,12 +73,20 @@ def test_as_few_short_runs_as_cover_tasks_and_alignments(tier: Tier, tmp_path: P
 
     estimate(tier, tmp_path, measure=measure)
     assert len(asked) == 2
-    assert {env for env, _ in asked} == {"A-v5", "B-v5"} and {name for _, name in asked} == {"ppo", "vaco"}
+    assert {env for env, _ in asked} == {"Hopper-v5", "Walker2d-v5"} and {name for _, name in asked} == {"ppo", "vaco"}
 
 
 def test_the_text_says_what_was_measured(tier: Tier, tmp_path: Path) -> None:
     text = estimate(tier, tmp_path, measure=invented).render()
-    for part in ("24 (0 finished)", "491,520", "core-hours", "at most", "2 short runs made now", "A-v5", "B-v5"):
+    for part in (
+        "24 (0 finished)",
+        "491,520",
+        "core-hours",
+        "at most",
+        "2 short runs made now",
+        "Hopper-v5",
+        "Walker2d-v5",
+    ):
         assert part in text, part
     assert max(map(len, text.splitlines())) <= 110
 
@@ -85,6 +101,38 @@ def test_a_short_run_is_read_back_as_a_finished_one_would_be(tmp_path: Path) -> 
     flags = ["--env", "InvertedPendulum-v5", "--algorithm", "ppo", "--lag", "1", "--seed", "0", "--steps", "4096"]
     flags += ["--eval-points", "1", "--eval-episodes", "1", "--quiet", "--out", str(folder)]
     subprocess.run([sys.executable, "-m", "vaco", "train", *flags], check=True, capture_output=True)
-    (read,) = finished_samples(tmp_path)
+    (read,), elsewhere = finished_samples(tmp_path)
+    assert elsewhere == 0
     assert not read.fresh and (read.env, read.algorithm, read.epochs) == ("InvertedPendulum-v5", "ppo", 10)
     assert read.columns == fresh.columns and read.fixed_bytes > 1000
+
+
+@pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"cpu": "abacus"}, {"host": None}])
+def test_runs_of_another_machine_are_not_taken_for_this_ones(
+    change: dict[str, str | None], tier: Tier, tmp_path: Path
+) -> None:
+    """In a fresh clone the tracked runs are the authors', and the tier is measured here."""
+    place = tmp_path / "results"
+    write_tier(tier, place / "t", phases=10)
+    manifests = sorted(place.rglob("manifest.json"))
+    host, cpu = this_machine()
+    for number, path in enumerate(manifests):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"host": host, "cpu": cpu} | (change if number else {})))
+    samples, elsewhere = finished_samples(place)
+    assert len(samples) == 1 and elsewhere == len(manifests) - 1
+    text = estimate(tier, place, measure=invented).render()
+    assert f"This machine is {host} with {cpu}." in text
+    assert "1 runs under results/ that finished on this machine (Hopper-v5)" in text
+    assert "1 short runs made now on this machine (Walker2d-v5 with" in text
+    assert f"Not from the {elsewhere} finished runs under results/ that other machines made." in text
+
+
+def test_wall_clock_is_that_of_the_cores_one_may_use(
+    tier: Tier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setattr("vaco.runs.doctor._cgroup_cores", lambda: None)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
+    assert "h on 3 cores (by SLURM_CPUS_PER_TASK)" in estimate(tier, tmp_path, measure=invented).render()

@@ -13,13 +13,13 @@ import yaml
 
 from vaco.errors import UserError
 from vaco.report.plan import read_plan
-from vaco.runs.tiers import Tier, load_tier, main
+from vaco.runs.tiers import BATCHED_TASKS, Tier, load_tier, main
 
 CONFIG = Path(__file__).parents[2] / "config"
 BASE: dict[str, Any] = {
     "tier": "t",
     "description": "For tests.",
-    "environments": ["A-v5", "B-v5"],
+    "environments": ["Hopper-v5", "Walker2d-v5"],
     "algorithms": ["ppo", "vaco"],
     "capacities": [1, 8],
     "seeds": [0, 1, 2],
@@ -72,7 +72,7 @@ def test_every_prefix_holds_whole_seeds_first(make: Any) -> None:
     first = [spec for spec in specs if spec.seed == 0]
     assert ["main" in spec.grids for spec in first] == [True] * 8 + [False] * 2
     assert {(spec.env, spec.name, spec.lag) for spec in first[:8]} == {
-        (env, name, lag) for env in ("A-v5", "B-v5") for name in ("ppo", "vaco") for lag in (1, 8)
+        (env, name, lag) for env in ("Hopper-v5", "Walker2d-v5") for name in ("ppo", "vaco") for lag in (1, 8)
     }
 
 
@@ -102,10 +102,10 @@ def test_settings_come_from_the_tier_then_the_override_then_the_variant(make: An
 
 def test_the_command_of_a_run_is_quoted_and_complete(make: Any) -> None:
     tier = make(algorithms=["ppo", "odd"], variants={"odd": {"algorithm": "ppo", "training": {"hidden": [32, 32]}}})
-    words = shlex.split(tier.find("B-v5", "odd", 8, 2).command("out dir"))
+    words = shlex.split(tier.find("Walker2d-v5", "odd", 8, 2).command("out dir"))
     assert words[:2] == ["vaco", "train"]
     assert dict(zip(words[2::2], words[3::2], strict=True)) == {
-        "--env": "B-v5",
+        "--env": "Walker2d-v5",
         "--algorithm": "ppo",
         "--lag": "8",
         "--seed": "2",
@@ -137,6 +137,12 @@ def test_the_plan_is_what_the_reporting_code_reads(make: Any, tmp_path: Path, ca
         ({"seeds": ...}, "the key 'seeds' is missing at the top level"),
         ({"seeds": []}, "expected at least one entry"),
         ({"seeds": [0, 0]}, "listed once only"),
+        ({"environments": ["Hoper-v5"]}, "there is no task 'Hoper-v5': did you mean 'Hopper-v5'"),
+        ({"studies": {"s": {"environments": ["Ant-v4"]}}}, "there is no task 'Ant-v4': did you mean 'Ant-v5'"),
+        ({"steps": 40960.0}, "'steps' is 40960.0: expected a whole number without"),
+        ({"seeds": [0.0]}, r"'seeds\[0\]' is 0.0: expected a whole number without"),
+        ({"capacities": [True]}, "expected a whole number"),
+        ({"variants": {"x": {"algorithm": "nonsense", "training": {"epoch": 3}}}}, "no grid lists the variant 'x'"),
         ({"steps": "1e6"}, "'steps' is \"1e6\": expected a whole number"),
         ({"capacities": [0]}, "expected at least 1"),
         ({"algorithms": ["ppo", "vacoo"]}, "there is no algorithm 'vacoo': did you mean 'vaco'"),
@@ -161,6 +167,13 @@ def test_mistakes_are_told_in_one_sentence(make: Any, changes: dict[str, Any], m
     assert "\n" not in str(caught.value) and "t.yaml" in str(caught.value)
 
 
+def test_the_tasks_are_those_of_the_batched_backend_and_the_other_takes_any(make: Any) -> None:
+    from vaco.control.envs import TASKS
+
+    assert set(TASKS) == BATCHED_TASKS
+    assert make(environments=["Reacher-v5"], training={"backend": "gymnasium"}).environments == ("Reacher-v5",)
+
+
 def test_an_unknown_tier_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIG.parent)
     with pytest.raises(UserError, match=r"no tier 'smokey'.*did you mean 'smoke'"):
@@ -176,6 +189,13 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
         load_tier(tmp_path / "t.yaml")
 
 
+@pytest.mark.parametrize("value", ["2024-99-99", "!!int x", "!!bool x", "!!timestamp x"])
+def test_values_that_yaml_cannot_make_are_one_sentence(value: str, tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(f"tier: {value}\n")
+    with pytest.raises(UserError, match="no YAML that can be read"):
+        load_tier(tmp_path / "t.yaml")
+
+
 def test_a_run_outside_the_tier_is_refused(make: Any) -> None:
-    with pytest.raises(UserError, match="the tier 't' has no run A-v5/ppo/lag2/seed0"):
-        make().find("A-v5", "ppo", "2", "0")
+    with pytest.raises(UserError, match="the tier 't' has no run Hopper-v5/ppo/lag2/seed0"):
+        make().find("Hopper-v5", "ppo", "2", "0")

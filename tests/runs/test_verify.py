@@ -106,6 +106,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another schema": (lambda run: rewrite(run / "manifest.json", lambda r: r.update(schema=2)), "schema 2"),
     "not complete": (lambda run: rewrite(run / "manifest.json", lambda r: r.update(status="new")), "'new' rather"),
     "no checksums": (lambda run: rewrite(run / "manifest.json", lambda r: r.pop("checksums")), "no 'checksums'"),
+    "no algorithm": (
+        lambda run: rewrite(run / "manifest.json", lambda r: r["identity"].update(algorithm=None)),
+        "no 'algorithm' in its identity",
+    ),
     "edited setting": (
         lambda run: rewrite(run / "manifest.json", lambda r: r["config"].update(epochs=11)),
         "config_hash is not that of its configuration",
@@ -285,6 +289,44 @@ def test_figures_must_name_the_tables_that_are_there(aggregated: Path, capsys: p
 def test_a_folder_of_tiers_stands_for_each(root: Path) -> None:
     shutil.copytree(root, root.parent / "other")
     assert list(subjects([root.parent, root])) == [root, root.parent / "other", root]
+
+
+def test_nothing_is_not_a_success(aggregated: Path, tier: Tier, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no run is there, all runs of the tier are missing, and without a tier nothing was verified."""
+    shutil.rmtree(aggregated / "runs")
+    assert ["8 of the 8 runs" in finding.text for finding in errors(aggregated, tier)] == [True]
+    assert not errors(aggregated, tier, allow_missing=True)
+    with pytest.raises(UserError, match="nothing was verified"):
+        verify(aggregated)
+    assert cli.run(["verify", str(aggregated), "--tier", "mini"]) == 2
+    assert "0 runs, 0 products: 1 errors" in capsys.readouterr().out
+
+
+def test_a_part_of_a_tier_is_compared_with_that_part(root: Path, tier: Tier) -> None:
+    for place in (root / "runs", root / "runs/Hopper-v5/vaco", root / RUN):
+        assert not errors(place, tier)
+    shutil.rmtree(root / RUN)
+    assert ["1 of the 4 runs" in finding.text for finding in errors(root / "runs/Hopper-v5/vaco", tier)] == [True]
+
+
+def test_folders_that_bear_the_names_of_a_tiers_are_no_tiers(
+    aggregated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("tests/runs").mkdir(parents=True)
+    Path("paper/tables/mini").mkdir(parents=True)
+    table = aggregated / "tables" / "scores.parquet"
+    sidecar = {"name": "t", "tables": {table.as_posix(): tables.sha256_file(table)}}
+    Path("paper/tables/mini/t.json").write_text(json.dumps(sidecar))
+    Path("paper/tables/mini/t.tex").write_text("t")
+    assert list(subjects([Path("paper")])) == [Path("paper")] and holds_products(Path("paper"))
+    assert cli.run(["verify", "paper"]) == 0
+    assert "0 runs, 1 products: 0 errors" in capsys.readouterr().out
+    assert cli.run(["verify", "tests"]) == 2
+    # Of several tiers further down none is guessed.
+    assert list(subjects([Path()])) == [Path()]
+    shutil.copytree(aggregated, "results/other")
+    with pytest.raises(UserError, match="holds several tiers, such as results/mini and results/other"):
+        list(subjects([Path()]))
 
 
 def test_a_tree_of_another_tier_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,8 +87,13 @@ def _config(options: argparse.Namespace, base: dict[str, Any] | None = None) -> 
         settings |= dict(parse_assignment(text) for text in options.set)
     except RecursionError:
         raise UserError("the settings are nested too deeply to be read: write plain names and values") from None
+    except (ValueError, KeyError, AttributeError):  # what PyYAML lets through of impossible dates and wrong tags
+        raise UserError("a setting is a value that YAML cannot read: write a number, true, false or a word") from None
     given = {name: getattr(options, name) for name, _, _ in _FLAGS}
-    return build_lm(settings | {name: value for name, value in given.items() if value is not None})
+    try:
+        return build_lm(settings | {name: value for name, value in given.items() if value is not None})
+    except OverflowError:
+        raise UserError("a setting is a number too large for any run: write one of fewer digits") from None
 
 
 def _train(options: argparse.Namespace) -> None:

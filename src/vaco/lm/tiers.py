@@ -152,7 +152,8 @@ def load_lm_tier(path_or_name: str | Path) -> LMTier:
         raise UserError(f"there is no language-model tier '{text}' (no file {path}): {hint}")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, RecursionError, yaml.YAMLError) as problem:
+    # Beside its own error PyYAML lets others through, for impossible dates and tags that do not fit their value.
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as problem:
         line = getattr(getattr(problem, "problem_mark", None), "line", -1) + 1
         where = f" near line {line}" if line else ""
         raise UserError(f"{path} is not valid YAML{where}: mend the syntax there") from problem

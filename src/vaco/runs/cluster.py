@@ -49,7 +49,8 @@ def read_profile(path: Path) -> dict[str, Any]:
         raise UserError(
             f"there is no profile {path} ({error.strerror}): give a folder such as profiles/slurm"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+    # Beside its own error PyYAML lets others through, for impossible dates and tags that do not fit their value.
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError):
         raise UserError(f"the profile {file} is not valid YAML: mend its syntax") from None
     if not isinstance(profile, dict):
         raise UserError(f"the profile {file} must be a mapping, such as 'executor: slurm'")

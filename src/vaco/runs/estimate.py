@@ -8,20 +8,24 @@ The time of a run is that of a process to start, of its steps, and of its evalua
   what was measured and of 1,000 steps at the speed of collection.
 
 Each term comes from finished runs where there are any, else from a short run made now in a temporary folder; the
-estimate says which.
+estimate says which. Only runs that finished on this machine count: results may come with the repository, and say how
+fast their authors' machine was. A manifest names its machine by host and processor, and both must be those found here:
+the same name on another processor is another machine, and so is the same processor under another name. Where a name
+changes from one session to the next, as in containers, the price is a few short runs.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +34,8 @@ from statistics import fmean, median
 from vaco.errors import UserError
 from vaco.objectives.table import parse
 from vaco.runs.config import RunConfig, build
+from vaco.runs.doctor import cores
+from vaco.runs.provenance import _cpu_model
 from vaco.runs.tables import read_json, read_parquet
 from vaco.runs.tiers import RunSpec, Tier
 
@@ -82,12 +88,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of a tier, run by run, and what it was measured on."""
+    """The cost of a tier, run by run, and what it was measured on; `elsewhere` counts runs of other machines."""
 
     tier: Tier
     costs: tuple[Cost, ...]
     startup_seconds: float
     samples: tuple[Sample, ...]
+    elsewhere: int = 0
 
     @property
     def runs(self) -> int:
@@ -118,14 +125,14 @@ class Estimate:
         """The estimate as text for a terminal."""
         finished = sum(cost.finished for cost in self.costs)
         longest = max(self.costs, key=lambda cost: cost.seconds)
-        cores, to_go = os.cpu_count() or 1, self.remaining_core_hours
+        (number, limit), to_go = cores(), self.remaining_core_hours
         lines = [
             *textwrap.wrap(f"tier {self.tier.name}: {self.tier.description}", 100),
             "",
             f"  runs               {self.runs:,} ({finished:,} finished)",
             f"  environment steps  {self.environment_steps:,}",
             f"  core-hours         {_hours(self.core_hours)} ({_hours(to_go)} to go; a run takes one core)",
-            f"  wall-clock         {_hours(to_go / cores)} h on the {cores} cores of this machine",
+            f"  wall-clock         {_hours(to_go / number)} h on {number} cores (by {limit})",
             f"  longest run        {_hours(longest.seconds / 3600)} h: {longest.spec.folder}",
             f"  disk               at most {_size(self.disk_bytes)}",
             "",
@@ -140,16 +147,21 @@ class Estimate:
 
     def _sources(self) -> list[str]:
         """Where the throughput comes from."""
-        lines = [f"Throughput, evaluation and start-up ({self.startup_seconds:.1f} s a process) included, comes from:"]
+        lines = [
+            f"This machine is {' with '.join(this_machine())}.",
+            f"Throughput, evaluation and start-up ({self.startup_seconds:.1f} s a process) included, comes from:",
+        ]
         read = [sample for sample in self.samples if not sample.fresh]
         made = [sample for sample in self.samples if sample.fresh]
         if read:
             tasks = ", ".join(dict.fromkeys(sample.env for sample in read))
-            lines.append(f"  {len(read)} finished runs under results/ ({tasks})")
+            lines.append(f"  {len(read)} runs under results/ that finished on this machine ({tasks})")
         if made:
             pairs = ", ".join(f"{sample.env} with {sample.algorithm}" for sample in made)
             text = f"{len(made)} short runs made now on this machine ({pairs})"
             lines += textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="  ")
+        if self.elsewhere:
+            lines.append(f"Not from the {self.elsewhere} finished runs under results/ that other machines made.")
         lines += [
             "Stepping is taken to depend on the task alone and learning on the alignment above all.",
             "A busier machine takes longer.",
@@ -172,27 +184,45 @@ def estimate(tier: Tier, results_dir: Path, *, measure: Measure | None = None) -
         UserError: a short run failed; the message holds its last line.
     """
     specs = tier.runs()
-    samples = [*finished_samples(results_dir)]
+    samples, elsewhere = finished_samples(results_dir)
     samples += _measure_missing(specs, samples, measure or measure_run)
     startup = _startup_seconds() if measure is None else 0.0
     costs = tuple(_cost(spec, samples, startup, Path(results_dir)) for spec in specs)
     used = {spec.env for spec in specs} | {spec.algorithm for spec in specs}
     relevant = tuple(sample for sample in samples if {sample.env, sample.algorithm} & used)
-    return Estimate(tier, costs, startup, relevant)
+    return Estimate(tier, costs, startup, relevant, elsewhere)
 
 
-def finished_samples(results_dir: Path) -> Iterable[Sample]:
-    """The costs of finished runs, a few of each task, algorithm and number of epochs."""
+def this_machine() -> tuple[str, str]:
+    """Host and processor, by which manifests name the machine that finished a run."""
+    return socket.gethostname(), _cpu_model()
+
+
+def finished_samples(results_dir: Path) -> tuple[list[Sample], int]:
+    """The costs of runs that finished on this machine, a few of each task, algorithm and number of epochs.
+
+    Args:
+        results_dir: folder with finished runs of any tier.
+
+    Returns:
+        The samples, and how many finished runs were left out because another machine made them.
+    """
     taken: dict[tuple[str, str, int], int] = defaultdict(int)
+    samples: list[Sample] = []
+    here, elsewhere = this_machine(), 0
     for path in sorted(Path(results_dir).glob("*/runs/*/*/lag*/seed*/manifest.json")):
         manifest = read_json(path)
         if manifest.get("status") != "complete" or not (path.parent / "phases.parquet").is_file():
+            continue
+        if (manifest.get("host"), manifest.get("cpu")) != here:
+            elsewhere += 1
             continue
         config = build(manifest["config"])
         kind = (config.env, config.algorithm, config.epochs)
         if taken[kind] < SAMPLES_A_KIND:
             taken[kind] += 1
-            yield _sample(path.parent, config, float(manifest["wall_seconds"]), fresh=False)
+            samples.append(_sample(path.parent, config, float(manifest["wall_seconds"]), fresh=False))
+    return samples, elsewhere
 
 
 def _sample(folder: Path, config: RunConfig, wall_seconds: float, *, fresh: bool) -> Sample:

@@ -90,13 +90,24 @@ TIER_SCHEMA: dict[str, Any] = {
 }
 
 
+def _is_whole(checker: object, value: object) -> bool:
+    """Whether a value is an integer: to JSON Schema 1.0 is one too, but `--steps 1000000.0` is refused by the run."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]  # jsonschema's stubs leave it bare
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole),
+)
+
+
 def check(value: object, schema: dict[str, Any], where: str) -> None:
     """Validate against a JSON schema and say in one sentence what is wrong.
 
     Raises:
         UserError: names the file, the place in it, what was expected and, for a misspelt key, the nearest valid key.
     """
-    errors = jsonschema.Draft202012Validator(schema).iter_errors(value)
+    errors = _Validator(schema).iter_errors(value)
     first = min(errors, key=lambda e: (len(e.absolute_path), str(e.message)), default=None)
     if first is not None:
         _explain(first, where)
@@ -139,7 +150,12 @@ def _reason(rule: str, value: Any) -> str | None:
 
 
 def _kinds(kinds: object) -> str:
-    words = {"object": "keys and values", "array": "a list", "integer": "a whole number", "string": "text"}
+    words = {
+        "object": "keys and values",
+        "array": "a list",
+        "integer": "a whole number without a decimal point",
+        "string": "text",
+    }
     words["boolean"] = "true or false"
     listed = [kinds] if isinstance(kinds, str) else list(cast(Iterable[str], kinds))
     return " or ".join(words.get(str(kind), f"a {kind}") for kind in listed)

@@ -27,6 +27,11 @@ from vaco.runs.tier_schema import TIER_SCHEMA, check
 
 Setting = str | int | float | bool | tuple[int, ...]
 MAIN = "main"
+BATCHED_TASKS = frozenset(
+    f"{name}-v5"
+    for name in ("Ant", "HalfCheetah", "Hopper", "Humanoid", "InvertedDoublePendulum", "InvertedPendulum", "Swimmer")
+) | {"Walker2d-v5"}
+"""What the default backend steps; `vaco.control`, which this room does not enter, holds the tasks themselves."""
 OWN_KEYS = frozenset({"env", "algorithm", "lag", "seed", "steps", "eval_points", "eval_episodes"})
 """Settings of a run that a tier states by keys of its own, hence not under `training`."""
 
@@ -220,16 +225,18 @@ def load_tier(path_or_name: str | Path) -> Tier:
 
     Raises:
         UserError: no such file, not YAML, an unknown or missing key, a value of the wrong kind, an unknown algorithm
-            or setting, or a name that differs from the file's.
+            or setting, a task that the batched backend does not know, a variant that no grid lists, or a name that
+            differs from the file's.
     """
     path = _tier_path(path_or_name)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, RecursionError) as problem:
-        raise UserError(f"{path} is no YAML that can be read: a tier is a file such as config/smoke.yaml") from problem
     except yaml.YAMLError as problem:
         line = getattr(getattr(problem, "problem_mark", None), "line", -1) + 1
         raise UserError(f"{path} is not valid YAML near line {line}: mend the syntax there") from problem
+    # Beside its own error PyYAML lets these through, for impossible dates and tags that do not fit their value.
+    except (ValueError, KeyError, AttributeError, RecursionError) as problem:
+        raise UserError(f"{path} is no YAML that can be read: a tier is a file such as config/smoke.yaml") from problem
     check(raw, TIER_SCHEMA, str(path))
     if raw["tier"] != path.stem:
         raise UserError(
@@ -276,13 +283,16 @@ def _build(raw: Mapping[str, Any], where: str) -> Tier:
 
 
 def _check_names(raw: Mapping[str, Any], where: str) -> None:
-    """Refuse what would otherwise be ignored or ambiguous: dead overrides, and variants named like an algorithm."""
+    """Refuse what would otherwise be ignored or ambiguous: dead overrides and variants, variants named like a row."""
     variants: Mapping[str, Any] = raw.get("variants") or {}
     for name in variants:
         if name in ALIASES or "+" in name:
             raise UserError(f"{where}: the variant '{name}' is named like an algorithm: give it a name of its own")
     studies = (raw.get("studies") or {}).values()
     written = {name for grid in (raw, *studies) for name in grid.get("algorithms", ())}
+    unused = sorted(set(variants) - written)
+    if unused:
+        raise UserError(f"{where}: no grid lists the variant '{unused[0]}': list it under algorithms, or remove it")
     bases = {variants[name]["algorithm"] if name in variants else name for name in written}
     used = {canonical_algorithm(name, where, variants) for name in bases}
     for name in raw.get("overrides") or {}:
@@ -303,8 +313,14 @@ def _grid(
         name, method = _method(written, raw, where)
         methods[name] = method
         names.append(name)
+    environments = tuple(given.get("environments", inherited["environments"]))
+    # The other backend takes any task that Gymnasium knows, which only Gymnasium can tell.
+    if any(dict(methods[name].settings).get("backend", "batched") == "batched" for name in names):
+        for env in environments:
+            if env not in BATCHED_TASKS:
+                raise UserError(f"{where}: there is no task '{env}': {nearest(env, BATCHED_TASKS)}")
     return Grid(
-        environments=tuple(given.get("environments", inherited["environments"])),
+        environments=environments,
         algorithms=tuple(dict.fromkeys(names)),
         capacities=tuple(given.get("capacities", inherited["capacities"])),
         seeds=tuple(given.get("seeds", inherited["seeds"])),

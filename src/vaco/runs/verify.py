@@ -25,11 +25,13 @@ import numpy as np
 from vaco.errors import UserError
 from vaco.runs import tables
 from vaco.runs.folder import CHECKPOINTS, EVALS, LOCK, MANIFEST, MARKER, PHASES, POLICY
-from vaco.runs.kinds import CONTROL, AnyTier, Kind
+from vaco.runs.kinds import CONTROL, AnyTier, Asked, Kind
 from vaco.runs.provenance import PACKAGES, reference_hash
 from vaco.runs.tiers import Tier
 
 RUNS, TABLES, REFERENCES = "runs", "tables", "references"
+SUMMARY = "summary.json"
+"""One of a tier's tables, by which they are told from other folders of that name."""
 _WORKING = (CHECKPOINTS, MARKER, LOCK)
 _WRITTEN = {MANIFEST, PHASES, EVALS, POLICY, *_WORKING}
 # What every manifest must say, and as what.
@@ -81,7 +83,8 @@ def verify(
 
     Args:
         root: a run folder, `results/<tier>`, or any folder above run folders of one tier.
-        tier: what the results should be; None checks the runs for themselves and against each other.
+        tier: what the results should be, or that part of them which lies below `root`; None checks the runs for
+            themselves and against each other.
         kind: what kind of run is to be there.
         allow_missing: runs of the tier that are not there, or not finished, are warnings.
 
@@ -89,11 +92,11 @@ def verify(
         The findings, and the number of finished runs.
 
     Raises:
-        UserError: the folder does not exist or holds no run.
+        UserError: the folder does not exist, or it holds no run and no tier says which should be there.
     """
     folders = sorted(run_folders(root))
-    if not folders and not (root / TABLES).is_dir():
-        raise UserError(f"{root} holds no run and no tables: give a run folder or a folder such as results/smoke")
+    if not folders and tier is None:
+        raise UserError(f"{root} holds no run, so nothing was verified: give a run folder or one such as results/smoke")
     findings: list[Finding] = []
     runs = []
     for folder in folders:
@@ -104,9 +107,9 @@ def verify(
             findings += _of_its_place(folder, manifest, kind)
     findings += mixture(root, runs, kind)
     findings += other_code(runs, kind)
-    if tier is not None and (root / RUNS).is_dir():
+    if tier is not None:
         findings += against_tier(root, runs, set(folders), tier, kind, "warning" if allow_missing else "error")
-        if isinstance(tier, Tier):
+        if isinstance(tier, Tier) and is_tier(root):
             findings += _references(root, tier, "warning" if allow_missing else "error")
     return findings, len(runs)
 
@@ -115,18 +118,30 @@ def subjects(folders: Iterable[Path]) -> Iterator[Path]:
     """The folders to check: one that holds several tiers, such as `results`, stands for each of them.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or it lies further above several tiers.
     """
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: give a run, results/<tier>, or a folder of figures")
-        tiers = sorted(path for path in folder.iterdir() if (path / RUNS).is_dir() or (path / TABLES).is_dir())
+        tiers = sorted(path for path in folder.iterdir() if is_tier(path))
+        if not tiers and not is_tier(folder):
+            above = sorted({place for run in run_folders(folder) if (place := _above_runs(run, folder)) is not None})
+            if len(above) > 1:
+                raise UserError(
+                    f"{folder} holds several tiers, such as {above[0]} and {above[1]}: give the folder that they are in"
+                )
         yield from tiers or [folder]
+
+
+def is_tier(folder: Path) -> bool:
+    """Whether a folder holds the runs of a tier, or tables made of them."""
+    runs = folder / RUNS
+    return (folder / TABLES / SUMMARY).is_file() or (runs.is_dir() and next(run_folders(runs), None) is not None)
 
 
 def holds_products(folder: Path) -> bool:
     """Whether a folder holds figures or typeset tables with their sidecars, rather than runs."""
-    if (folder / RUNS).is_dir() or (folder / TABLES).is_dir() or next(run_folders(folder), None):
+    if is_tier(folder) or next(run_folders(folder), None):
         return False
     return any(isinstance((_record(path) or {}).get("tables"), dict) for path in folder.rglob("*.json"))
 
@@ -140,8 +155,8 @@ def run_folders(root: Path) -> Iterator[Path]:
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: give a run folder or a folder such as results/smoke")
     for place, below, files in os.walk(root):
-        # The tables of a tier, next to its runs, may bear the names of a run's.
-        if Path(place) == root / TABLES and (root / RUNS).is_dir():
+        # The tables of a tier may bear the names of a run's.
+        if Path(place).name == TABLES and (SUMMARY in files or (Path(place).parent / RUNS).is_dir()):
             below[:] = []
         elif {MANIFEST, MARKER, PHASES, EVALS} & set(files):
             below[:] = []
@@ -235,7 +250,7 @@ def against_tier(
     root: Path, runs: Sequence[VerifiedRun], present: set[Path], tier: AnyTier, kind: Kind, missing: Level
 ) -> list[Finding]:
     """Compare what is there with what the tier asks for, down to the last setting of every run."""
-    wanted = {root / Path(folder).relative_to(tier.name): asked for folder, asked in kind.asked(tier).items()}
+    wanted = _wanted_below(root, {Path(folder).relative_to(tier.name): run for folder, run in kind.asked(tier).items()})
     absent = [folder for folder in wanted if folder not in present]
     findings = []
     if absent:
@@ -252,6 +267,19 @@ def against_tier(
             text = f"was trained with other settings than the tier '{tier.name}' asks for{differing}: train it again"
             findings.append(Finding("error", run.folder, text))
     return findings
+
+
+def _wanted_below(root: Path, asked: dict[Path, Asked]) -> dict[Path, Asked]:
+    """What a tier asks for at or below `root`: all of it, or a part where `root` is the tier's `runs` or lies in it."""
+    tier = _above_runs(root.absolute(), Path("/"))
+    inside = root.absolute().relative_to(tier) if tier else Path()
+    part = {root / path.relative_to(inside): run for path, run in asked.items() if path.is_relative_to(inside)}
+    return part or {root / path: run for path, run in asked.items()}
+
+
+def _above_runs(path: Path, top: Path) -> Path | None:
+    """The folder whose `runs` a path is or lies in, looked for below `top`."""
+    return next((place.parent for place in (path, *path.parents) if place.name == RUNS and top in place.parents), None)
 
 
 def sidecars(folder: Path, base: Path) -> tuple[list[Finding], int]:
@@ -288,7 +316,7 @@ def sidecars(folder: Path, base: Path) -> tuple[list[Finding], int]:
                 state = "is not there" if known[table] is None else "has changed since"
                 text = f"was made from {name}, which {state}: draw it again with snakemake"
                 findings.append(Finding("error", path, text))
-        products = [other for other in folder.glob(f"{_literal(path.stem)}.*") if other.suffix != ".json"]
+        products = [other for other in path.parent.glob(f"{_literal(path.stem)}.*") if other.suffix != ".json"]
         if not products:
             findings.append(Finding("error", path, "describes a product that is not there: draw it again"))
     return findings, count
@@ -305,6 +333,9 @@ def _wrong_fields(manifest: Any, kind: Kind) -> str | None:
             return f"has no '{name}', or of another kind"
     if kind.subject not in manifest["identity"]:
         return f"has no '{kind.subject}' in its identity, so it is no run of {kind.name}"
+    for name in (kind.subject, "algorithm"):
+        if not isinstance(manifest["identity"].get(name), str):
+            return f"has no '{name}' in its identity, or one that is no word"
     if manifest.get("status") != "complete":
         return f"says that the run is {manifest.get('status')!r} rather than complete"
     return None
