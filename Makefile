@@ -75,5 +75,5 @@ lock:  ## resolve pyproject.toml afresh into requirements.lock
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
 	rm -rf $(VENV)-lock
 
-clean:  ## remove the environment and the smoke tier's results
-	rm -rf $(VENV) results/smoke paper/figures/smoke paper/tables/smoke logs .snakemake
+clean:  ## remove the environment and what the smoke tiers made; other tiers keep all, Snakemake's records too
+	rm -rf $(VENV) $(foreach tier,smoke lm_smoke,results/$(tier) paper/figures/$(tier) paper/tables/$(tier) logs/$(tier))

@@ -97,6 +97,9 @@ def _config(options: argparse.Namespace, base: dict[str, Any] | None = None) -> 
 
 
 def _train(options: argparse.Namespace) -> None:
+    # A lock counts as dead after 600 s without a checkpoint.
+    if not 0.0 <= options.checkpoint_seconds <= 300.0:
+        raise UserError(f"checkpoint_seconds is {options.checkpoint_seconds}, but it must lie between 0 and 300")
     from vaco.runs.folder import discard_other, remark_on_code
     from vaco.runs.lock import waiting
     from vaco.runs.provenance import language_hash

@@ -6,6 +6,8 @@ sentence. Site specifics come from the profile alone; `sinfo` says what the clus
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,7 @@ FASTEST = 40_000
 """Environment steps a second that no core exceeds; a time limit too short even for this is a mistake."""
 EMPTY = "PARTITION"
 """What stands in the profile for the partition until its user has written one."""
+_MINUTES = {"": 1, "m": 1, "h": 60, "d": 1440, "w": 10080}
 
 
 @dataclass(frozen=True)
@@ -174,17 +177,17 @@ def _default(profile: Mapping[str, Any], name: str) -> str | None:
 
 
 def _set_runtime(profile: Mapping[str, Any]) -> float | None:
-    """Minutes that the profile sets for the rule `train`; None if it leaves them to the rule or computes them."""
+    """Minutes that the profile sets for the rule `train`; None if it leaves them to the rule, NaN if it computes them."""
     given = profile.get("set-resources") or {}
     if isinstance(given, list):
         entries = dict(str(entry).split("=", 1) for entry in given if "=" in str(entry))
         value: Any = entries.get("train:runtime")
     else:
         value = (given.get("train") or {}).get("runtime") if isinstance(given, dict) else None
-    try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError):
+    if value is None:
         return None
+    spoken = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([mhdw]?)\w*\s*", str(value))
+    return float(spoken[1]) * _MINUTES[spoken[2]] if spoken else math.nan
 
 
 def plain(resources: Mapping[str, Any] | None) -> dict[str, Any]:

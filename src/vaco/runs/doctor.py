@@ -220,6 +220,8 @@ def _disk(results: Path) -> Iterator[Check]:
 
 def _cluster(profile: Path | None, tier: Tier | None) -> Iterator[Check]:
     if profile is None:
+        if tier is not None:
+            raise UserError("--tier says which runs a profile must have room for: give --profile with it, or neither")
         tool = shutil.which("sbatch")
         yield Check("cluster", f"SLURM ({tool})" if tool else "no SLURM here")
         return

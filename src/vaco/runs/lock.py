@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import socket
 import sys
@@ -262,9 +263,12 @@ def waiting(seconds: float | None, action: Callable[[], None]) -> None:
 
     Raises:
         HeldError: the lock is still held when the time is up.
+        UserError: that is no time to wait.
     """
     if seconds is None:
         seconds = STALE_AFTER + 60 if "SLURM_JOB_ID" in os.environ else float(os.environ.get("VACO_WAIT") or 0)
+    if not 0.0 <= seconds < math.inf:
+        raise UserError(f"cannot wait for {seconds} seconds: give a number of seconds, 0 or more")
     until = time.monotonic() + seconds
     while True:
         try:

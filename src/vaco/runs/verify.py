@@ -357,7 +357,7 @@ def _contradictions(manifest: dict[str, Any]) -> Iterator[str]:
     """Where a manifest contradicts itself."""
     config = manifest["config"]
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    if not manifest["config_hash"] or not digest.startswith(manifest["config_hash"]):
+    if manifest["config_hash"] != digest[:16]:
         yield "its config_hash is not that of its configuration: one of the two was edited"
     for name, value in manifest["identity"].items():
         if config.get(name) != value:
