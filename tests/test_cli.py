@@ -58,6 +58,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("--set", f"epochs={'9' * 400}"), "too large"),
         (("--config", "nowhere.yaml"), "cannot be read"),
         (("--nonsense",), "unrecognized arguments"),
+        (("--wait", "nan"), "cannot wait for nan seconds"),
+        (("--wait", "-1"), "cannot wait for -1.0 seconds"),
     ],
 )
 def test_bad_input_leaves_nothing_behind(

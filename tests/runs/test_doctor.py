@@ -187,7 +187,7 @@ def test_time_limits(commands: Path, tier: Tier) -> None:
     assert cluster.check(profile("short", **{"set-resources": {"train": {"runtime": "attempt * 10"}}}), tier) == []
 
 
-@pytest.mark.parametrize(("spoken", "minutes"), [("2d", 2880), ("3h", 180), ("90 min", 90), (15, 15), ("1.5 hours", 90)])
+@pytest.mark.parametrize(("spoken", "minutes"), [("2d", 2880), ("3h", 180), ("90 min", 90), (15, 15), ("1.5 h", 90)])
 def test_times_of_a_profile_are_read_as_snakemake_reads_them(spoken: str | int, minutes: float) -> None:
     assert cluster._set_runtime({"set-resources": {"train": {"runtime": spoken}}}) == minutes
 
@@ -233,6 +233,11 @@ def test_the_profiles_of_the_project_are_read_and_explained(name: str) -> None:
     if name == "slurm":
         assert cluster._default(found, "slurm_partition") == cluster.EMPTY
         assert found["rerun-incomplete"] is True and "params" in found["rerun-triggers"]
+
+
+def test_a_tier_without_a_profile_is_refused(tmp_path: Path, tier: Tier) -> None:
+    with pytest.raises(UserError, match="give --profile"):
+        doctor.examine(tmp_path, tier=tier, train=False)
 
 
 def test_the_doctor_checks_a_profile(commands: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

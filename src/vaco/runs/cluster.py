@@ -177,7 +177,7 @@ def _default(profile: Mapping[str, Any], name: str) -> str | None:
 
 
 def _set_runtime(profile: Mapping[str, Any]) -> float | None:
-    """Minutes that the profile sets for the rule `train`; None if it leaves them to the rule, NaN if it computes them."""
+    """Minutes that the profile sets for the rule `train`; None if it leaves them to the rule, NaN if it computes."""
     given = profile.get("set-resources") or {}
     if isinstance(given, list):
         entries = dict(str(entry).split("=", 1) for entry in given if "=" in str(entry))
