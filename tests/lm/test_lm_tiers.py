@@ -116,6 +116,7 @@ def test_the_plan_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["lm"], "vaco"),
         (["lm", "train", "--out", "x", "--algorithm", "pppo"], "did you mean 'ppo'"),
         (["lm", "train", "--out", "x", "--minibatches", "7"], "does not divide"),
+        (["lm", "train", "--out", "x", "--checkpoint-seconds", "nan"], "must lie between 0 and 300"),
         (["lm", "train", "--out", "x", "--tier", "lm_dusk"], "there is no language-model tier"),
         (["lm", "train", "--out", "x", "--task", "chain_sums", "--set", "warm_target=0"], "chain_sum"),
         (["lm", "train", "--out", "x", "--set", "task_options={max_term: 3}", "--set", "warm_target=0"], "max_term"),
