@@ -11,6 +11,7 @@ from snakemake.utils import validate
 
 from vaco.errors import UserError
 from vaco.report.sources import report_hash
+from vaco.runs.cluster import ask_minutes
 from vaco.runs.provenance import training_hash
 from vaco.runs.tier_schema import check
 from vaco.runs.tiers import load_tier
@@ -60,7 +61,7 @@ os.environ.update(
 # command would train every finished run again. A job that runs has been decided on, so what other settings or other
 # code began is given up; and processes of a Snakemake that was killed run on, so their successors wait for them.
 os.environ.update(
-    VACO_DISCARD_OTHER="1", VACO_WAIT=str(60 * (10 + TIER.steps // (500 * 60)))
+    VACO_DISCARD_OTHER="1", VACO_WAIT=str(60 * ask_minutes(TIER))
 )
 
 # SLURM sends SIGTERM to every process of a job. The shell must outlive the command that it waits for, which saves a
@@ -174,12 +175,3 @@ def stem(wildcards, output):
 def tables_read(wildcards, input):
     """The folder of the tables that a rule reads."""
     return os.path.dirname(input[0])
-
-
-def training_minutes(wildcards, attempt):
-    """A generous limit, minutes: a slow core steps the slowest task and learns at 500 steps/s.
-
-    The same at every attempt, since each continues where the last one ended: a limit that grew would at some attempt
-    exceed the partition's, and be refused for good.
-    """
-    return 10 + TIER.steps // (500 * 60)

@@ -18,7 +18,7 @@ rule train:
     resources:
         # A run takes 400 MB; on a cluster, Snakemake itself takes as much again within the job.
         mem_mb=lambda wildcards, attempt: 1200 * attempt,
-        runtime=training_minutes,
+        runtime=ask_minutes(TIER),
     params:
         flags=lambda wildcards, output: spec(wildcards).flags(
             os.path.dirname(output.manifest)

@@ -163,7 +163,11 @@ def _time_problems(
 
 
 def ask_minutes(tier: Tier) -> int:
-    """Minutes that the rule `train` asks for at the first attempt, see `training_minutes` in the workflow."""
+    """Minutes that the rule `train` asks for: generous, a slow core steps the slowest task and learns at 500 steps/s.
+
+    The same at every attempt, since each continues where the last one ended: a limit that grew would at some attempt
+    exceed the partition's, and be refused for good.
+    """
     return 10 + tier.steps // (500 * 60)
 
 
