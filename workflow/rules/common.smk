@@ -60,9 +60,7 @@ os.environ.update(
 # What `vaco train` and `vaco lm train` do where a folder is not as they left it. By the environment, since a changed
 # command would train every finished run again. A job that runs has been decided on, so what other settings or other
 # code began is given up; and processes of a Snakemake that was killed run on, so their successors wait for them.
-os.environ.update(
-    VACO_DISCARD_OTHER="1", VACO_WAIT=str(60 * ask_minutes(TIER))
-)
+os.environ.update(VACO_DISCARD_OTHER="1", VACO_WAIT=str(60 * ask_minutes(TIER)))
 
 # SLURM sends SIGTERM to every process of a job. The shell must outlive the command that it waits for, which saves a
 # checkpoint: were the shell to die at once, SLURM would take the job for finished and kill what is left of it.
