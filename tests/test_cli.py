@@ -60,6 +60,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("--nonsense",), "unrecognized arguments"),
         (("--wait", "nan"), "cannot wait for nan seconds"),
         (("--wait", "-1"), "cannot wait for -1.0 seconds"),
+        (("--wait", "inf"), "cannot wait for inf seconds"),
     ],
 )
 def test_bad_input_leaves_nothing_behind(

@@ -71,6 +71,17 @@ def test_every_figure_shown_is_made_by_a_rule() -> None:
         assert not [file for file, rules in made.items() if not rules]
 
 
+def test_every_generated_text_is_in_the_repository() -> None:
+    """Its rule has no inputs, so nothing but a person asks for it, and the page would hold a notice for ever."""
+    named = [
+        file for page in PAGES for file in re.findall(r"^\s*`{3,}\{generated\} (\S+)", page.read_text("utf-8"), re.M)
+    ]
+    assert len(named) > 1
+    assert not [file for file in named if not (ROOT / file).is_file()]
+    made = {file: rules for tier in map(tier_of, named) for file, rules in makers(tier, named).items()}
+    assert all(made[file] for file in named)
+
+
 def without_waiting(page: Path) -> str:
     """The page without passages that wait for a file that is not there."""
 

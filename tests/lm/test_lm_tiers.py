@@ -104,6 +104,13 @@ def test_mistakes_in_a_tier_are_one_sentence(tmp_path: Path, changes: dict[str, 
     assert "\n" not in str(caught.value) and "lm_t.yaml" in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["2024-99-99", "!!bool x", "!!timestamp x", "[" * 9999, "[1"])
+def test_values_that_yaml_cannot_make_are_one_sentence(value: str, tmp_path: Path) -> None:
+    (tmp_path / "lm_t.yaml").write_text(f"tier: {value}\n")
+    with pytest.raises(UserError, match="is not valid YAML"):
+        load_lm_tier(tmp_path / "lm_t.yaml")
+
+
 def test_the_plan_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(written(tmp_path))]) == 0
     assert capsys.readouterr().out.count("\n") == 1
@@ -121,6 +128,8 @@ def test_the_plan_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["lm", "train", "--out", "x", "--task", "chain_sums", "--set", "warm_target=0"], "chain_sum"),
         (["lm", "train", "--out", "x", "--set", "task_options={max_term: 3}", "--set", "warm_target=0"], "max_term"),
         (["lm", "train", "--out", "x", "--set", "task=2024-99-99"], "YAML cannot read"),
+        (["lm", "train", "--out", "x", "--set", "task=!!bool x"], "YAML cannot read"),
+        (["lm", "train", "--out", "x", "--set", "task=!!timestamp x"], "YAML cannot read"),
         (["lm", "train", "--out", "x", "--set", f"updates={'9' * 400}"], "too large"),
         (["lm", "warm", "--out", "x", "--set", "warm_target=0"], "nothing to make"),
         (["lm", "sample", "--run", "a", "--warm-start", "b"], "give one of them"),

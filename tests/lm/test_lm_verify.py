@@ -19,7 +19,7 @@ from vaco.report import lm_aggregate
 from vaco.runs import provenance, tables
 from vaco.runs.kinds import CONTROL
 from vaco.runs.tiers import Tier
-from vaco.runs.verify import verify
+from vaco.runs.verify import run_folders, verify
 
 TIER = """
 tier: lm_mini
@@ -132,6 +132,10 @@ def test_a_variant_lies_under_a_name_that_begins_with_its_algorithm(root: Path) 
             lambda root: rewrite(root / RUN, lambda manifest: manifest["versions"].update(torch="1")),
             "error: results/lm_mini: the runs mix versions of torch",
         ),
+        (
+            lambda root: rewrite(root / RUN, lambda manifest: manifest["versions"].update(transformers="1")),
+            "error: results/lm_mini: the runs mix versions of transformers",
+        ),
     ],
 )
 def test_damage_is_found_and_named(
@@ -167,6 +171,16 @@ def test_tables_must_be_what_the_runs_make(root: Path, capsys: pytest.CaptureFix
     frame.to_parquet(path, index=False)
     assert cli.run(["verify", "results/lm_mini"]) == 2
     assert "evals.parquet: is not what the runs make" in capsys.readouterr().out
+
+
+def test_tables_without_runs_are_no_run(root: Path, tier: LMTier) -> None:
+    """Of the tables one is named like a run's; they are told by the runs beside them or by their summary."""
+    summary = (root / "tables/summary.json").rename(root / "aside.json")
+    assert len(list(run_folders(root))) == 4
+    summary.rename(root / "tables/summary.json")
+    shutil.rmtree(root / "runs")
+    assert list(run_folders(root)) == []
+    assert [finding.path for finding in verify(root, tier, kind=LANGUAGE)[0]] == [root]
 
 
 def test_other_settings_than_the_tiers_are_named(root: Path) -> None:

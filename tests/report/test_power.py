@@ -91,6 +91,12 @@ def test_separation_by_hand() -> None:
     assert row["most"] == slow_seeds(difference - 1.959964 * error, variance, 2)
 
 
+def test_what_the_grid_does_not_ask_for_does_not_count() -> None:
+    more = TABLE | {("A", "vaco", 64): [0.0, 9.0, 0.0]}  # another K
+    more |= {("A", "ppo", 16): [*TABLE["A", "ppo", 16], 7.0]}  # another seed
+    pd.testing.assert_frame_equal(separation(scores(more), GRID), separation(scores(TABLE), GRID))
+
+
 def test_an_interval_that_reaches_zero_has_no_most() -> None:
     row = separation(scores(TABLE), GRID).set_index(["lag", "name", "opponent"]).loc[(1, "vaco", "ppo")]
     assert row["fewest"] <= row["seeds"] < math.inf
@@ -112,6 +118,11 @@ def test_too_little_is_known_of_a_variance() -> None:
     """One method on one task has 3 degrees of freedom: a difference, but no number of seeds."""
     table = scores(TABLE)
     lost = (table["env"] == "B") & (table["name"] == "ppo") & (table["lag"] == 1) & (table["seed"] == 2)
-    row = separation(table[~lost], GRID).set_index(["lag", "name", "opponent"]).loc[(16, "vaco", "ppo")]
+    found = separation(table[~lost], GRID).set_index(["lag", "name", "opponent"])
+    row = found.loc[(16, "vaco", "ppo")]
     assert row["freedom"] == 3 and math.isfinite(row["difference"])
+    # At the other K that seed is missing itself: each variance is divided by the number of its own seeds.
+    here = found.loc[(1, "vaco", "ppo")]
+    error = math.sqrt(((0.14 + 0.02 + 0.18) / 4 / 3 + 0.08 / 3 / 2) / 2**2)
+    assert row["runs"] == 3 and here["runs"] == 2 and here["error"] == pytest.approx(error)
     assert row[["seeds", "fewest", "most"]].isna().all()

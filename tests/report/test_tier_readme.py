@@ -58,7 +58,8 @@ def test_ours_stands_beside_the_published(tables_folder: Path, tmp_path: Path) -
 
 def test_the_verdict_counts_the_published_results_below_ours() -> None:
     ours = pd.DataFrame({"env": ["A-v5", "B-v5", "C-v5"], "point": [2.0, 2.0, 2.0]})
-    sources = [{"results": {"A": [1.0, 0.5], "B": [3.0], "C": [1.0]}}, {"results": {"A": [3.0], "B": [2.5]}}]
+    # A mean and its spread, if it has one; B's second mean is ours.
+    sources = [{"results": {"A": [1.0, 2.5], "B": [3.0], "C": [1.0]}}, {"results": {"A": [3.0, 2.5], "B": [2.0]}}]
     assert published.verdict(ours, sources) == (
         "Of the published means ours lies above 1 of 2 on A-v5, none of 2 on B-v5, all of 1 on C-v5."
     )

@@ -171,6 +171,17 @@ def test_a_default_partition_is_enough_but_the_placeholder_is_not(commands: Path
     assert len(cluster.check(profile("PARTITION"))) == 1
 
 
+def test_the_time_limit_of_a_default_partition_counts(commands: Path, tier: Tier) -> None:
+    answer(commands, "short*|30:00\nlong|2-00:00:00")
+    (problem,) = cluster.check(profile(None), tier)
+    assert "asks for 410 minutes" in problem and "partition 'short' allows 30" in problem
+
+
+def test_of_several_partitions_one_without_a_limit_is_enough(commands: Path, tier: Tier) -> None:
+    answer(commands, "short|30:00\nopen|infinite")
+    assert cluster.check(profile("short,open"), tier) == []
+
+
 def test_an_unknown_partition_names_the_nearest(commands: Path) -> None:
     (problem,) = cluster.check(profile("lonk"))
     assert "did you mean 'long'?" in problem
@@ -187,7 +198,9 @@ def test_time_limits(commands: Path, tier: Tier) -> None:
     assert cluster.check(profile("short", **{"set-resources": {"train": {"runtime": "attempt * 10"}}}), tier) == []
 
 
-@pytest.mark.parametrize(("spoken", "minutes"), [("2d", 2880), ("3h", 180), ("90 min", 90), (15, 15), ("1.5 h", 90)])
+@pytest.mark.parametrize(
+    ("spoken", "minutes"), [("2d", 2880), ("3h", 180), ("90 min", 90), (15, 15), ("1.5 h", 90), ("1w", 10080)]
+)
 def test_times_of_a_profile_are_read_as_snakemake_reads_them(spoken: str | int, minutes: float) -> None:
     assert cluster._set_runtime({"set-resources": {"train": {"runtime": spoken}}}) == minutes
 
@@ -208,7 +221,7 @@ def test_without_a_cluster(commands: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "no sbatch" in problem
 
 
-@pytest.mark.parametrize("text", ["[", "text", "- list", "a: 2024-99-99", "a: !!bool x", None])
+@pytest.mark.parametrize("text", ["[", "text", "- list", "a: 2024-99-99", "a: !!bool x", "a: !!timestamp x", None])
 def test_a_profile_that_cannot_be_read_is_one_sentence(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "config.yaml").write_text(text)

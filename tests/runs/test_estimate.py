@@ -128,6 +128,43 @@ def test_runs_of_another_machine_are_not_taken_for_this_ones(
     assert f"Not from the {elsewhere} finished runs under results/ that other machines made." in text
 
 
+def of_this_machine(tier: Tier, place: Path) -> list[Path]:
+    """Manifests of all runs of a tier, as if they had finished here."""
+    write_tier(tier, place / "t", phases=10)
+    manifests = sorted(place.rglob("manifest.json"))
+    host, cpu = this_machine()
+    for path in manifests:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"host": host, "cpu": cpu}))
+    return manifests
+
+
+def test_a_few_finished_runs_of_each_kind_are_read(tier: Tier, tmp_path: Path) -> None:
+    manifests = of_this_machine(tier, tmp_path)
+    # 2 tasks, 3 methods, 4 runs each.
+    assert (len(finished_samples(tmp_path)[0]), len(manifests)) == (2 * 3 * 3, 24)
+    for path in manifests:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "new"}))
+    assert finished_samples(tmp_path) == ([], 0)
+
+
+def test_an_episode_takes_what_training_leaves_of_a_runs_time(tier: Tier, tmp_path: Path) -> None:
+    of_this_machine(tier, tmp_path)
+    # Of 10 s, 10 phases of 0.1 s each to collect, align and update; 3 episodes of two kinds at step 0 and 4 points.
+    assert finished_samples(tmp_path)[0][0].episode == pytest.approx((10 - 3) / (2 * 3 * 5), rel=1e-5)
+
+
+def test_what_is_finished_is_not_to_go(tier: Tier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in of_this_machine(tier, tmp_path)[1:]:
+        path.unlink()
+    monkeypatch.setattr("vaco.runs.estimate.cores", lambda: (2, "a test"))
+    found = estimate(tier, tmp_path, measure=invented)
+    (done,) = (cost for cost in found.costs if cost.finished)
+    left = found.core_hours - done.seconds / 3600
+    assert found.remaining_core_hours == pytest.approx(left) and done.seconds > 0
+    text = found.render()
+    assert "24 (1 finished)" in text and f"({left:.3g} to go" in text and f"{left / 2:.3g} h on 2 cores" in text
+
+
 def test_wall_clock_is_that_of_the_cores_one_may_use(
     tier: Tier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,68 +1,21 @@
 from __future__ import annotations
 
+import importlib
 import json
 import os
-import signal
-import subprocess
+import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from folders import CONFIG, FINAL, complete, finish, holder, names, save
 
 from vaco.errors import UserError
 from vaco.runs import checkpoint, provenance, tables
-from vaco.runs.folder import RunFolder
-from vaco.runs.lock import RunLock
-
-FINAL = ["evals.parquet", "manifest.json", "phases.parquet", "policy.safetensors"]
-CONFIG = {"env": "HalfCheetah-v5", "delta": 0.2, "seed": 0, "hidden": (64, 64)}
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def save(folder: RunFolder, progress: int = 1) -> None:
-    checkpoint.save(folder.checkpoints, progress=progress, arrays={"x": np.ones(3)}, meta={})
-
-
-def finish(folder: RunFolder, config_hash: str = "h") -> None:
-    folder.finish(
-        phases={"phase": np.arange(3)},
-        evals={"mean": np.zeros(2)},
-        policy={"w": np.ones(4)},
-        policy_meta={"env": "E", "lag": 1},
-        manifest={"schema": 1, "config_hash": config_hash, "config": CONFIG},
-    )
-
-
-def complete(path: Path) -> None:
-    with RunFolder(path, "h", config=CONFIG) as folder:
-        finish(folder)
-
-
-HOLDER = """
-import sys
-from pathlib import Path
-from vaco.runs.folder import RunFolder
-with RunFolder(Path(sys.argv[1]), "h"):
-    print("ready", flush=True)
-    sys.stdin.readline()
-"""
-
-
-@contextmanager
-def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the folder until its input ends."""
-    command = [sys.executable, "-c", HOLDER, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        yield process
+from vaco.runs.folder import RunFolder, discard_other
+from vaco.runs.lock import HeldError
 
 
 class TestLife:
@@ -165,12 +118,30 @@ class TestMachines:
         marker["processes"][0] |= changes
         tables.write_json(path / "run.json", marker)
 
-    def test_another_version_is_refused(self, tmp_path: Path) -> None:
-        self.begun(tmp_path, versions=provenance.machine()["versions"] | {"numpy": "1.0"})
+    @pytest.mark.parametrize("package", ["mujoco", "torch", "numpy"])
+    def test_another_version_is_refused(self, tmp_path: Path, package: str) -> None:
+        importlib.import_module(package)
+        self.begun(tmp_path, versions=provenance.machine()["versions"] | {package: "1.0"})
         before = (tmp_path / "run.json").read_bytes()
-        with pytest.raises(UserError, match=r"begun with numpy 1\.0, and .* install numpy 1\.0 .*or delete"):
+        with pytest.raises(UserError, match=rf"begun with {package} 1\.0, and .* install {package} 1\.0 .*or delete"):
             RunFolder(tmp_path, "h").__enter__()
         assert names(tmp_path) == ["checkpoints", "run.json"] and (tmp_path / "run.json").read_bytes() == before
+
+    def test_another_version_of_what_this_process_does_not_use_is_no_obstacle(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As MuJoCo's to a run of language models."""
+        monkeypatch.delitem(sys.modules, "mujoco", raising=False)
+        self.begun(tmp_path, versions=provenance.machine()["versions"] | {"mujoco": "1.0"})
+        with RunFolder(tmp_path, "h") as folder:
+            assert folder.status() == "resumable"
+
+    def test_a_run_without_a_checkpoint_starts_anew_with_other_versions(self, tmp_path: Path) -> None:
+        self.begun(tmp_path, versions=provenance.machine()["versions"] | {"numpy": "1.0"})
+        shutil.rmtree(tmp_path / "checkpoints")
+        with RunFolder(tmp_path, "h") as folder:
+            assert folder.status() == "new"
+            assert tables.read_json(tmp_path / "run.json")["processes"] == [provenance.machine()]
 
     def test_another_processor_is_told_and_recorded(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.begun(tmp_path, cpu="Another", host="elsewhere")
@@ -202,6 +173,34 @@ class TestMachines:
             assert (record["revision"], record["dirty"]) == ("first", False)
         finally:
             provenance.process_revision.cache_clear()
+
+
+class TestDiscarding:
+    """What another configuration began is removed; nothing else is."""
+
+    def begun(self, path: Path) -> None:
+        with RunFolder(path, "h") as folder:
+            checkpoint.save(folder.checkpoints, progress=1, arrays={}, meta={"source_hash": "s"})
+
+    def test_an_unfinished_run_of_another_configuration(self, tmp_path: Path) -> None:
+        self.begun(tmp_path)
+        assert discard_other(tmp_path, "other", "s") and names(tmp_path) == []
+
+    def test_not_while_another_process_is_at_work(self, tmp_path: Path) -> None:
+        self.begun(tmp_path)
+        with holder(tmp_path), pytest.raises(HeldError):
+            discard_other(tmp_path, "other", "s")
+        assert names(tmp_path) == ["checkpoints", "run.json"]
+
+    def test_not_a_finished_run_with_leftovers_of_a_kill(self, tmp_path: Path) -> None:
+        complete(tmp_path)
+        tables.write_json(tmp_path / "run.json", {"config_hash": "h"})
+        assert not discard_other(tmp_path, "other", "s") and names(tmp_path) == sorted([*FINAL, "run.json"])
+
+    def test_not_one_that_cannot_be_read(self, tmp_path: Path) -> None:
+        self.begun(tmp_path)
+        tables.write_json(tmp_path / "run.json", [])
+        assert not discard_other(tmp_path, "other", "s") and names(tmp_path) == ["checkpoints", "run.json"]
 
 
 class TestRefusals:
@@ -313,211 +312,6 @@ for path in (Path("."), Path("new")):
             assert folder.status() == "resumable"
             finish(folder)
         assert names(small_disk / "run") == FINAL
-
-
-class TestLock:
-    def test_a_second_process_is_refused_and_told_who_holds_it(self, tmp_path: Path) -> None:
-        with holder(tmp_path) as process:
-            before = names(tmp_path)
-            with pytest.raises(UserError) as refusal, RunFolder(tmp_path, "h"):
-                pass
-            assert f"in use by process {process.pid} on {os.uname().nodename} since 20" in str(refusal.value)
-            assert names(tmp_path) == before == ["run.json", "run.lock"]
-        with RunFolder(tmp_path, "h"):
-            pass
-
-    def test_the_same_process_is_refused_too(self, tmp_path: Path) -> None:
-        with RunFolder(tmp_path, "h"):
-            with pytest.raises(UserError, match=f"process {os.getpid()} on"), RunFolder(tmp_path, "h"):
-                pass
-            assert "run.lock" in names(tmp_path)
-
-    @pytest.mark.parametrize("reaped", [False, True])
-    def test_a_killed_holder_is_succeeded(self, tmp_path: Path, reaped: bool) -> None:
-        with holder(tmp_path) as process:
-            process.send_signal(signal.SIGKILL)
-            if reaped:
-                process.wait()
-            else:
-                # An unreaped child is a zombie: its pid is still there.
-                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-            assert "run.lock" in names(tmp_path)
-            with RunFolder(tmp_path, "h") as folder:
-                assert folder.status() == "new"
-                record = json.loads((tmp_path / "run.lock").read_text())
-                assert record["pid"] == os.getpid()
-
-    def edit(self, lock: Path, **changes: Any) -> None:
-        lock.write_text(json.dumps(json.loads(lock.read_text()) | changes))
-
-    def foreign(self, tmp_path: Path, **changes: Any) -> Path:
-        """A lock that this process wrote, altered; by default that of a dead process."""
-        lock = RunLock(tmp_path / "run.lock")
-        lock.acquire()
-        self.edit(lock.path, **changes)
-        return lock.path
-
-    def test_a_pid_given_to_another_process_is_not_the_holder(self, tmp_path: Path) -> None:
-        self.foreign(tmp_path, process_start=1)
-        with RunFolder(tmp_path, "h"):
-            pass
-
-    def test_a_dead_pid_without_start_time_is_not_the_holder(self, tmp_path: Path) -> None:
-        self.foreign(tmp_path, process_start=None, pid=2**22 + 1)
-        with RunFolder(tmp_path, "h"):
-            pass
-
-    @pytest.mark.parametrize(
-        "changes", [{"host": "elsewhere"}, {"boot": "before the reboot"}, {"namespace": "pid:[1]"}, {}]
-    )
-    def test_a_holder_that_cannot_be_checked_is_respected_until_it_falls_silent(
-        self, tmp_path: Path, changes: dict[str, Any]
-    ) -> None:
-        # process_start=1: on this machine it would count as dead
-        lock = self.foreign(tmp_path, process_start=1, **changes)
-        if not changes:
-            lock.write_text("")
-        os.utime(lock, (time.time() - 595,) * 2)
-        who = "an unknown process" if not changes else f"process {os.getpid()} on"
-        match = f"in use by {who}.*taken over after 10 minutes of silence"
-        with pytest.raises(UserError, match=match), RunFolder(tmp_path, "h"):
-            pass
-        assert names(tmp_path) == ["run.lock"]
-        os.utime(lock, (time.time() - 605,) * 2)
-        with RunFolder(tmp_path, "h"):
-            assert names(tmp_path) == ["run.json", "run.lock"]
-        assert names(tmp_path) == []
-
-    def test_the_heartbeat_shows_life(self, tmp_path: Path) -> None:
-        with RunFolder(tmp_path, "h", stale_after=30) as folder:
-            os.utime(tmp_path / "run.lock", (0, 0))
-            folder.heartbeat()
-            assert time.time() - (tmp_path / "run.lock").stat().st_mtime < 20
-            self.edit(tmp_path / "run.lock", host="elsewhere")
-            with pytest.raises(UserError, match="in use by"), RunFolder(tmp_path, "h", stale_after=30):
-                pass
-
-    def test_a_holder_that_was_succeeded_learns_of_it_and_touches_nothing(self, tmp_path: Path) -> None:
-        sleeper = RunFolder(tmp_path, "h")
-        sleeper.__enter__()
-        self.edit(tmp_path / "run.lock", host="elsewhere")
-        os.utime(tmp_path / "run.lock", (0, 0))
-        with RunFolder(tmp_path, "h"):
-            with pytest.raises(UserError, match=f"taken over by process {os.getpid()} on .*this process stops"):
-                sleeper.heartbeat()
-            with pytest.raises(UserError, match="taken over"):
-                finish(sleeper)
-            sleeper.__exit__(None, None, None)
-            assert names(tmp_path) == ["run.json", "run.lock"]
-
-    def test_a_holder_whose_lock_was_deleted_learns_of_it(self, tmp_path: Path) -> None:
-        with RunFolder(tmp_path, "h") as folder:
-            (tmp_path / "run.lock").unlink()
-            with pytest.raises(UserError, match="was removed: this process stops"):
-                folder.heartbeat()
-
-    def test_a_forked_child_does_not_release(self, tmp_path: Path) -> None:
-        lock = RunLock(tmp_path / "run.lock")
-        lock.acquire()
-        child = os.fork()
-        if child == 0:
-            lock.release()
-            os._exit(0)
-        os.waitpid(child, 0)
-        assert names(tmp_path) == ["run.lock"]
-        lock.release()
-        assert names(tmp_path) == []
-
-    def test_processes_of_one_machine_look_one_after_the_other(
-        self, tmp_path: Path, script: Callable[..., Any]
-    ) -> None:
-        done = script(
-            """
-import fcntl, os, subprocess, sys, time
-guard = os.open(sys.argv[1], os.O_RDONLY)
-fcntl.flock(guard, fcntl.LOCK_EX)
-source = "import sys; from pathlib import Path; from vaco.runs.lock import RunLock; "
-source += "print('ready', flush=True); RunLock(Path(sys.argv[1], 'run.lock')).acquire()"
-with subprocess.Popen([sys.executable, "-c", source, sys.argv[1]], stdout=subprocess.PIPE) as process:
-    process.stdout.readline()
-    time.sleep(0.3)
-    print(os.listdir(sys.argv[1]))
-    os.close(guard)
-print(os.listdir(sys.argv[1]))
-""",
-            tmp_path,
-        )
-        assert done.stdout == "[]\n['run.lock']\n"
-
-    def test_a_lock_replaced_meanwhile_is_put_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Two hosts, between which no kernel lock helps: the dead lock is replaced just before it is moved aside.
-        path = self.foreign(tmp_path, process_start=1)
-        rename = Path.rename
-
-        def late(self: Path, target: Path) -> Path:
-            monkeypatch.setattr(Path, "rename", rename)
-            record = json.loads(path.read_text()) | {"token": "theirs", "host": "elsewhere"}
-            path.write_text(json.dumps(record))
-            return rename(self, target)
-
-        monkeypatch.setattr(Path, "rename", late)
-        with pytest.raises(UserError, match="on elsewhere"):
-            RunLock(path).acquire()
-        assert names(tmp_path) == ["run.lock"] and json.loads(path.read_text())["token"] == "theirs"
-
-
-CROWD = """
-import os, random, sys, time
-from pathlib import Path
-from vaco.errors import UserError
-from vaco.runs.lock import RunLock
-folder, inside = Path(sys.argv[1]), Path(sys.argv[2])
-random.seed(int(sys.argv[3]))
-held = refused = 0
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(60):
-    die = random.random() < 0.5
-    child = os.fork()
-    if child == 0:
-        lock = RunLock(folder / "run.lock")
-        try:
-            lock.acquire()
-        except UserError as error:
-            os._exit(2 if "in use" in str(error) else 4)
-        try:
-            os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            os._exit(3)
-        time.sleep(0.002)
-        inside.unlink()
-        if not die:
-            lock.release()
-        os.kill(os.getpid(), 9)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (-9, 2), status
-    held += status == -9
-    refused += status == 2
-print(held, refused)
-"""
-
-
-def test_of_a_crowd_that_dies_holding_the_lock_one_at_a_time_is_inside(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    command = [sys.executable, "-c", CROWD, str(folder), str(tmp_path / "inside")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    crowd = [subprocess.Popen([*command, str(seed)], **pipes) for seed in range(4)]  # type: ignore[call-overload]
-    for member in crowd:
-        assert member.stdout.readline() == "ready\n"
-    for member in crowd:
-        member.stdin.write("go\n")
-        member.stdin.flush()
-    counts = [tuple(map(int, member.communicate(timeout=60)[0].split())) for member in crowd]
-    assert [member.returncode for member in crowd] == [0] * 4
-    # How often they met depends on the machine's other work; that they met at all makes the test one of contention.
-    assert sum(held for held, _ in counts) > 20 and sum(refused for _, refused in counts) > 0, counts
-    assert set(names(folder)) <= {"run.lock"}
 
 
 FINISH_AND_DIE = """

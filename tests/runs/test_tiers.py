@@ -100,6 +100,15 @@ def test_settings_come_from_the_tier_then_the_override_then_the_variant(make: An
     assert dict(tier.methods["impala-long"].settings) == {"learning_rate": 1e-4}
 
 
+def test_an_override_of_an_algorithm_that_only_a_variant_uses_is_no_dead_one(make: Any) -> None:
+    tier = make(
+        algorithms=["ppo", "long"],
+        overrides={"impala": {"epochs": 1}},
+        variants={"long": {"algorithm": "impala", "training": {"delta": 0.4}}},
+    )
+    assert dict(tier.methods["long"].settings) == {"epochs": 1, "delta": 0.4}
+
+
 def test_the_command_of_a_run_is_quoted_and_complete(make: Any) -> None:
     tier = make(algorithms=["ppo", "odd"], variants={"odd": {"algorithm": "ppo", "training": {"hidden": [32, 32]}}})
     words = shlex.split(tier.find("Walker2d-v5", "odd", 8, 2).command("out dir"))
@@ -149,6 +158,8 @@ def test_the_plan_is_what_the_reporting_code_reads(make: Any, tmp_path: Path, ca
         ({"training": {"epoch": 3}}, "there is no setting 'epoch': did you mean 'epochs'"),
         ({"training": {"epochs": 0}}, "epochs is 0, but it must be at least 1"),
         ({"training": {"lag": 3}}, "'lag' is no training setting"),
+        ({"training": {"eval_points": 3}}, "'eval_points' is no training setting"),
+        ({"reference": {"episodes": 1, "seed": 0}}, "expected at least 2"),
         ({"overrides": {"spo": {"epochs": 1}}}, "'overrides' speaks of 'spo', which no grid"),
         ({"variants": {"ppo": {"algorithm": "ppo", "training": {}}}}, "named like an algorithm"),
         ({"variants": {"a/b": {"algorithm": "ppo", "training": {}}}}, "part of a path"),
@@ -172,6 +183,10 @@ def test_the_tasks_are_those_of_the_batched_backend_and_the_other_takes_any(make
 
     assert set(TASKS) == BATCHED_TASKS
     assert make(environments=["Reacher-v5"], training={"backend": "gymnasium"}).environments == ("Reacher-v5",)
+    # One method on the other backend does not let the rest of the grid have such a task.
+    variants = {"other": {"algorithm": "ppo", "training": {"backend": "gymnasium"}}}
+    with pytest.raises(UserError, match="there is no task 'Reacher-v5'"):
+        make(environments=["Reacher-v5"], algorithms=["ppo", "other"], variants=variants)
 
 
 def test_an_unknown_tier_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:

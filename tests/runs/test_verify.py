@@ -143,6 +143,7 @@ def test_damage_is_found_and_named(damage: str, root: Path, tier: Tier) -> None:
         ("evals", lambda t: t.iloc[1:], "evaluation points"),
         ("evals", lambda t: t.iloc[::-1], "evaluation points"),
         ("evals", lambda t: t.iloc[:0], "evaluation points"),
+        ("evals", lambda t: t.assign(grid_steps=t["grid_steps"] + (t.index == 1)), "evaluation points"),
         ("evals", lambda t: t.assign(mean=np.float32(np.nan)), "not finite"),
         ("evals", lambda t: t.drop(columns="mean"), "cannot be checked"),
     ],
@@ -163,6 +164,12 @@ def test_a_run_in_the_place_of_another_is_found(root: Path, tier: Tier) -> None:
     texts = [finding.text for finding in errors(root, tier)]
     assert any("place of seed 1" in text for text in texts) and any("other settings" in text for text in texts)
     assert any("place of seed 1" in finding.text for finding in errors(root, None))
+
+
+@pytest.mark.parametrize(("name", "place"), [("env", "Ant-v5/vaco/lag8/seed1"), ("lag", "Hopper-v5/vaco/lag4/seed1")])
+def test_every_part_of_a_path_is_compared_with_the_run(name: str, place: str, root: Path) -> None:
+    shutil.copytree(root / RUN, root / "runs" / place)
+    assert [f"place of {name} " in finding.text for finding in errors(root, None)] == [True]
 
 
 def test_missing_runs_are_errors_unless_allowed(root: Path, tier: Tier) -> None:
@@ -197,6 +204,7 @@ def test_a_tier_that_was_changed_since_is_noticed(root: Path) -> None:
         (lambda r: r["versions"].update(mujoco="3.3.7"), "error", "mix versions of mujoco: 3.3.7"),
         (lambda r: r.update(source_hash="f" * 64), "error", "several versions of the training code"),
         (lambda r: r["versions"].update(torch="2.0"), "warning", "mix versions of torch"),
+        (lambda r: r["versions"].update(python="3.12.0"), "warning", "mix versions of python"),
         (lambda r: r.update(revision="a" * 40), "warning", "several commits"),
         (lambda r: r.update(dirty=True), "warning", "uncommitted changes"),
         (lambda r: r.update(cpu="abacus"), "warning", "kinds of processor"),
@@ -225,6 +233,7 @@ def test_leftovers_of_a_killed_process_are_a_warning(root: Path, tier: Tier) -> 
         (lambda path: rewrite(path, lambda r: r.update(env="Ant-v5")), "no measurement"),
         (lambda path: rewrite(path, lambda r: r.update(mean=7.0)), "mean that is not"),
         (lambda path: rewrite(path, lambda r: r.update(seed=1)), "the tier asks for"),
+        (lambda path: rewrite(path, lambda r: r.update(episodes=50)), "the tier asks for"),
         (lambda path: rewrite(path, lambda r: r["returns"].pop()), "as many returns"),
         (lambda path: rewrite(path, lambda r: r.update(source_hash="f" * 64)), "other environments"),
     ],
@@ -276,6 +285,13 @@ def test_figures_must_name_the_tables_that_are_there(aggregated: Path, capsys: p
     assert holds_products(figures) and not holds_products(aggregated)
     assert sidecars(figures, Path()) == ([], 1)
     assert cli.run(["verify", "results", str(figures)]) == 0
+    (figures / "torn.json").write_text('{"tables"')
+    assert [finding.text for finding in sidecars(figures, Path())[0]] == ["is not JSON: draw the product again"]
+    (figures / "torn.json").unlink()
+    for suffix in ("json", "pdf"):  # a name is no pattern
+        shutil.copy(figures / f"figure3.{suffix}", figures / f"figure[x].{suffix}")
+    assert sidecars(figures, Path()) == ([], 2)
+    (figures / "figure[x].json").unlink()
     (figures / "figure3.pdf").unlink()
     assert "not there" in sidecars(figures, Path())[0][0].text
     table.write_bytes(b"PAR1")
@@ -294,8 +310,12 @@ def test_a_folder_of_tiers_stands_for_each(root: Path) -> None:
 def test_nothing_is_not_a_success(aggregated: Path, tier: Tier, capsys: pytest.CaptureFixture[str]) -> None:
     """Where no run is there, all runs of the tier are missing, and without a tier nothing was verified."""
     shutil.rmtree(aggregated / "runs")
+    assert list(subjects([aggregated.parent])) == [aggregated]
     assert ["8 of the 8 runs" in finding.text for finding in errors(aggregated, tier)] == [True]
     assert not errors(aggregated, tier, allow_missing=True)
+    # Without a run to make them of, the tables are not held against anything.
+    assert cli.run(["verify", str(aggregated), "--allow-missing"]) == 0
+    assert "0 runs, 0 products: 0 errors, 1 warnings" in capsys.readouterr().out
     with pytest.raises(UserError, match="nothing was verified"):
         verify(aggregated)
     assert cli.run(["verify", str(aggregated), "--tier", "mini"]) == 2
@@ -307,6 +327,9 @@ def test_a_part_of_a_tier_is_compared_with_that_part(root: Path, tier: Tier) -> 
         assert not errors(place, tier)
     shutil.rmtree(root / RUN)
     assert ["1 of the 4 runs" in finding.text for finding in errors(root / "runs/Hopper-v5/vaco", tier)] == [True]
+    # A part that the tier does not have is not taken for one of which nothing is missing.
+    (root / "runs/Ant-v5").mkdir()
+    assert ["8 of the 8 runs" in finding.text for finding in errors(root / "runs/Ant-v5", tier)] == [True]
 
 
 def test_folders_that_bear_the_names_of_a_tiers_are_no_tiers(

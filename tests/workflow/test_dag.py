@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from vaco.lm.tiers import load_lm_tier
+from vaco.runs.lock import RunLock
 from vaco.runs.provenance import language_hash
+from vaco.runs.tables import write_json
 
 ROOT = Path(__file__).parents[2]
 Snakemake = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -159,6 +162,38 @@ def test_runs_of_other_code_that_snakemake_did_not_make_are_not_mixed_with_new_o
     assert jobs(snakemake("-n", "runs")) == Counter({"train": 9, "runs": 1})
 
 
+def test_a_job_waits_for_who_is_at_work_and_gives_up_what_other_settings_began(
+    repository: Path, snakemake: Snakemake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a Snakemake was killed: a process of it is at work on what an edited tier no longer asks for."""
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    tier = repository / "config" / "tiny.yaml"
+    tier.write_text(
+        tier.read_text().replace("20480", "2048").replace("points: 4, episodes: 2", "points: 1, episodes: 1")
+    )
+    run = "tiny/{}/Hopper-v5/ppo/lag1/seed0"
+    folder, log = repository / "results" / run.format("runs"), repository / "logs" / f"{run.format('train')}.log"
+    folder.mkdir(parents=True)
+    write_json(folder / "run.json", {"schema": 1, "config_hash": "other", "config": {}})
+    lock, over = RunLock(folder / "run.lock"), threading.Event()
+    lock.acquire()
+
+    def leave() -> None:
+        while not over.wait(0.1) and not (log.is_file() and "waiting up to" in log.read_text()):
+            pass
+        lock.release()
+
+    leaver = threading.Thread(target=leave)
+    leaver.start()
+    done = snakemake(f"results/{run.format('runs')}/manifest.json")
+    over.set()
+    leaver.join()
+    said = log.read_text()
+    assert done.returncode == 0 and "was discarded" in said, done.stderr + said
+    # For as long as a run may take, here ten minutes; some seconds of them are gone before it is said.
+    assert 300 < int(re.findall(r"waiting up to (\d+) s", said)[0]) <= 600
+
+
 def test_settings_that_a_tier_of_language_models_shares_retrain_its_runs(
     repository: Path, snakemake: Snakemake
 ) -> None:
@@ -170,6 +205,9 @@ def test_settings_that_a_tier_of_language_models_shares_retrain_its_runs(
     folder = repository / "results" / run.folder
     folder.mkdir(parents=True)
     identity = {"identity": run.config.identity, "config_hash": run.config.hash, "source_hash": language_hash()}
+    (folder / "manifest.json").write_text(json.dumps(identity | {"source_hash": "f" * 64}))
+    refused = snakemake("-n", "lm_runs", lm_tier="lm_tiny")
+    assert refused.returncode != 0 and "1 finished runs of the tier 'lm_tiny'" in refused.stdout + refused.stderr
     (folder / "manifest.json").write_text(json.dumps(identity))
     for path in (folder / "phases.parquet", folder / "evals.parquet", folder.parents[5] / "warm_start.safetensors"):
         path.write_text("")

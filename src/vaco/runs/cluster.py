@@ -155,8 +155,9 @@ def _time_problems(
     limit = max(limits) if limits and len(limits) == len(chosen) else None
     wanted = asked if asked is not None else ask_minutes(tier)
     if limit is not None and wanted > limit:
+        names = ",".join(partition.name for partition in chosen)
         yield (
-            f"a training job of the tier '{tier.name}' asks for {wanted:g} minutes, but partition '{named}' allows "
+            f"a training job of the tier '{tier.name}' asks for {wanted:g} minutes, but partition '{names}' allows "
             f"{limit}: write runtime: {limit} under set-resources, train, in the profile's config.yaml, and enough "
             "retries; a run continues where its time ended"
         )

@@ -338,8 +338,9 @@ def discard_other(path: Path, config_hash: str, source_hash: str) -> bool:
             return False
         record = tables.read_json(marker)
         saved = checkpoint.load_latest(path / CHECKPOINTS, warn=lambda sentence: None)
-        theirs = record.get("config_hash") if isinstance(record, dict) else config_hash
-        if theirs == config_hash and (saved is None or saved[2].get("source_hash") == source_hash):
+        if not isinstance(record, dict):
+            return False
+        if record.get("config_hash") == config_hash and (saved is None or saved[2].get("source_hash") == source_hash):
             return False
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         marker.unlink()

@@ -296,7 +296,7 @@ def _check_names(raw: Mapping[str, Any], where: str) -> None:
     bases = {variants[name]["algorithm"] if name in variants else name for name in written}
     used = {canonical_algorithm(name, where, variants) for name in bases}
     for name in raw.get("overrides") or {}:
-        if name not in written and (name in variants or canonical_algorithm(name, where, variants) not in used):
+        if name not in written and canonical_algorithm(name, where, variants) not in used:
             raise UserError(f"{where}: 'overrides' speaks of '{name}', which no grid of the tier uses: remove it")
 
 
