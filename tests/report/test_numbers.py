@@ -15,7 +15,7 @@ from vaco.errors import UserError
 from vaco.report import numbers
 from vaco.report.numbers import UNKNOWN, collect, number
 from vaco.report.tables import Tables
-from vaco.report.tier_numbers import from_aggregates, from_losses, from_runs
+from vaco.report.tier_numbers import from_aggregates, from_losses, from_runs, from_separation
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,6 +117,21 @@ def test_every_task_weighs_the_same_however_many_runs_it_has(tables_folder: Path
     runs.to_parquet(copied / "runs.parquet")
     found = {key: value for key, value, _ in from_runs(Tables(copied))}
     assert found["lag.vaco.lag8.backward"] == pytest.approx(0.2)
+
+
+def test_seeds_beyond_counting_are_not_seeds_that_were_not_measured(tables_folder: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "tables"
+    shutil.copytree(tables_folder, copied)
+    table = pd.read_parquet(copied / "separation.parquet")
+    table = table[(table["grid"] == "main") & (table["name"] == "vaco") & (table["lag"] == 8)]
+    seeds = {"ppo": math.inf, "spo": math.nan}
+    assert set(seeds) == set(table["opponent"])
+    table.assign(seeds=table["opponent"].map(seeds)).to_parquet(copied / "separation.parquet")
+    found = {key: value for key, value, _ in from_separation(Tables(copied))}
+    assert found["separation.ppo.lag8.seeds"] == "more than 1,000,000"
+    assert found["separation.spo.lag8.seeds"] is None and found["separation.ppo.lag1.seeds"] is None
+    table.assign(seeds=7.0).to_parquet(copied / "separation.parquet")
+    assert dict(entry[:2] for entry in from_separation(Tables(copied)))["separation.spo.lag8.seeds"] == 7
 
 
 def test_the_cost_is_that_of_the_first_task(tables_folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from vaco.report.caption import COVERAGE, SAME_WITHOUT_LAG
+from vaco.report.power import MOST
 from vaco.report.style import look
 from vaco.report.tables import MAIN, Tables
 
@@ -169,10 +170,15 @@ def from_separation(tables: Tables) -> Found:
     find = _lookup(table, ["grid", "name", "opponent", "lag"])
     for other, lag in _opponents(tables):
         row = find(MAIN, SUBJECT, other, lag)
-        seeds = None if row is None or not math.isfinite(row["seeds"]) else int(row["seeds"])
+        seeds = None if row is None or math.isnan(row["seeds"]) else _count(row["seeds"])
         yield f"separation.{other}.lag{lag}.seeds", seeds, ",d"
         yield f"separation.{other}.lag{lag}.difference", None if row is None else row["difference"], "+.2f"
     yield "separation.freedom", int(table["freedom"].min()) if len(table) else 0, "d"
+
+
+def _count(seeds: float) -> int | str:
+    """A number of seeds; infinity has been calculated and is more than any that one would count."""
+    return int(seeds) if math.isfinite(seeds) else f"more than {MOST:,}"
 
 
 def _opponents(tables: Tables) -> list[tuple[str, int]]:
