@@ -1,4 +1,4 @@
-"""Write vtrace_golden.json: what rlax computes on small random trajectories, for `test_align.py` to compare with.
+"""Write vtrace_golden.json: what rlax computes on small random trajectories, for test_align_reference.py to compare.
 
 Not part of the package's environment; run it in one of its own, only to renew the file:
 
