@@ -121,6 +121,8 @@ def test_an_unfinished_run_of_other_settings_or_code_is_discarded_on_demand(
     assert cli.run(command) == 0
     said = capsys.readouterr().err
     assert "made by other training code (hash ffffffffffff" in said and "nothing to do" in said
+    # A mistyped folder must not read as advice to delete what is in it.
+    assert "delete the folder" not in refused(capsys, *command, "--seed", "1")
 
     # What can be continued is.
     assert not discard_other(out, done["config_hash"], done["source_hash"])
@@ -188,6 +190,16 @@ def test_evaluate_a_finished_run_and_random_actions(tmp_path: Path, capsys: pyte
     assert random["versions"]["mujoco"]
     assert "Hopper-v5" in capsys.readouterr().out
     assert len(read_parquet(out / "evals.parquet")["mean"]) == 2
+
+
+def test_a_run_of_a_language_model_is_not_evaluated_on_a_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"identity": {"task": "chain_sum", "seed": 0}}))
+    assert "vaco lm evaluate --run" in refused(capsys, "evaluate", "--run", str(tmp_path))
+    for other in ("[]", '{"identity": []}', '{"identity": {"env": "Hopper-v5"}}'):
+        (tmp_path / "manifest.json").write_text(other)
+        assert "holds no policy.safetensors" in refused(capsys, "evaluate", "--run", str(tmp_path))
 
 
 def test_progress_is_one_line_a_percent_when_not_on_a_terminal(tmp_path: Path) -> None:

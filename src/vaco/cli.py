@@ -178,7 +178,7 @@ def _train(options: argparse.Namespace) -> None:
 
     def begin() -> None:
         source = training_hash(config.algorithm)
-        if remark := remark_on_code(options.out, source):
+        if remark := remark_on_code(options.out, config.hash, source):
             print(remark, file=sys.stderr)
         if options.discard_other and discard_other(options.out, config.hash, source):
             print(f"{options.out}: an unfinished run of other settings or code was discarded", file=sys.stderr)
@@ -211,10 +211,23 @@ def _evaluate(options: argparse.Namespace) -> None:
         result = replay.random_returns(options.env, options.episodes, options.seed)
         result |= {"source_hash": provenance.reference_hash(), "versions": provenance.machine()["versions"]}
     else:
+        _refuse_language(options.run)
         result = replay.policy_returns(options.run, options.episodes, options.seed)
     print(f"{result['env']}, {result['policy']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']}")
     if options.out:
         write_json(options.out, result)
+
+
+def _refuse_language(run: Path) -> None:
+    """Stop if a folder holds a run of a language model, whose policy has another form."""
+    from vaco.runs.tables import read_json
+
+    if not (run / "manifest.json").is_file():
+        return
+    manifest = read_json(run / "manifest.json")
+    identity = manifest.get("identity") if isinstance(manifest, dict) else None
+    if isinstance(identity, dict) and "env" not in identity:
+        raise UserError(f"{run} holds no run on a MuJoCo task; one of a language model: vaco lm evaluate --run {run}")
 
 
 def _theory(arguments: Sequence[str]) -> int:
@@ -272,6 +285,8 @@ def _stale(options: argparse.Namespace) -> None:
     from vaco.runs.stale import stale_runs
 
     tier = load_any_tier(options.tier)
+    if not options.results.is_dir():
+        raise UserError(f"there is no folder {options.results}: give the one that holds {tier.name}/ as --results")
     for run in stale_runs(tier, kind_of(options.results, tier), options.results):
         print(run.folder / MANIFEST)
 

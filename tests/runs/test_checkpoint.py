@@ -221,8 +221,10 @@ class TestRead:
         with pytest.raises(UserError, match="No such file"):
             checkpoint.read(tmp_path / "policy")
         (tmp_path / "policy").write_bytes(struct.pack("<Q", 2**63) + b"{}")
-        with pytest.raises(UserError, match="is damaged"):
+        with pytest.raises(UserError, match="is damaged") as caught:
             checkpoint.read(tmp_path / "policy")
+        # A warm start lies in the folder of all runs of its tier.
+        assert "whole folder" not in str(caught.value) and "if a warm start, this file" in str(caught.value)
 
 
 WRITER = """

@@ -19,7 +19,7 @@ from folders import finish, holder, names
 from vaco import cli
 from vaco.errors import UserError
 from vaco.runs.folder import RunFolder
-from vaco.runs.lock import HeldError, RunLock
+from vaco.runs.lock import HeldError, RunLock, waiting
 
 QUICK = ("--env", "InvertedPendulum-v5", "--steps", "2048", "--eval-points", "1", "--eval-episodes", "1", "--quiet")
 HOLD = """
@@ -129,6 +129,13 @@ def test_under_the_workflow_it_waits_for_what_a_killed_snakemake_left(
     assert cli.run(["train", "--out", str(tmp_path), *QUICK]) == 0
     assert "waiting up to" in capsys.readouterr().err
     process.wait()
+
+
+def test_a_time_to_wait_that_is_no_number_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("VACO_WAIT", "long")
+    with pytest.raises(UserError, match="VACO_WAIT is 'long', but a number of seconds"):
+        waiting(None, lambda: None)
 
 
 def test_sigterm_after_the_end_does_not_make_a_finished_run_a_failed_one(tmp_path: Path) -> None:

@@ -74,6 +74,13 @@ def test_code_and_settings_that_differ_are_found_and_named(
     assert capsys.readouterr().out.split() == [f"{run.folder}/manifest.json" for run in found]
 
 
+def test_a_folder_that_is_not_there_does_not_read_as_nothing_stale(
+    tier: Tier, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["stale", "--tier", str(tmp_path / "t.yaml"), "--results", str(tmp_path / "none")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("lost", ["manifest.json", "phases.parquet", "evals.parquet"])
 def test_what_snakemake_made_itself_is_left_to_it(lost: str, tmp_path: Path) -> None:
     made, rescued = Path("results/t/runs/a"), Path("results/t/runs", "b" * 200)

@@ -194,23 +194,68 @@ def test_a_job_waits_for_who_is_at_work_and_gives_up_what_other_settings_began(
     assert 300 < int(re.findall(r"waiting up to (\d+) s", said)[0]) <= 600
 
 
+def language_tier(repository: Path, seeds: str) -> list[Path]:
+    """Write the tier `lm_tiny` and the manifests of its runs, as a fresh clone has them, without a warm start.
+
+    Returns:
+        The folders of the runs.
+    """
+    path = repository / "config/lm_tiny.yaml"
+    text = (repository / "config/lm_smoke.yaml").read_text().split("studies:")[0].replace("lm_smoke", "lm_tiny")
+    text = text.replace("[ppo, vaco, decoupled, a3po, cispo]", "[vaco]").replace("[1, 8]", "[1]")
+    path.write_text(text.replace("seeds: [0, 1]", f"seeds: {seeds}"))
+    folders = []
+    for run in load_lm_tier(path).runs:
+        folder = repository / "results" / run.folder
+        folder.mkdir(parents=True)
+        identity = {"identity": run.config.identity, "config_hash": run.config.hash, "source_hash": language_hash()}
+        (folder / "manifest.json").write_text(json.dumps(identity))
+        for name in ("phases.parquet", "evals.parquet"):
+            (folder / name).write_text("")
+        folders.append(folder)
+    return folders
+
+
+def test_without_the_warm_start_only_missing_language_models_are_trained(
+    repository: Path, snakemake: Snakemake
+) -> None:
+    """Weights are not tracked, so a fresh clone has the runs without them."""
+    folders = language_tier(repository, "[0, 1, 2]")
+    assert len(folders) == 3 and jobs(snakemake("-n", "lm_runs", lm_tier="lm_tiny"))["lm_train"] == 0
+    shutil.rmtree(folders[1])
+    wanted = Counter({"lm_warm_start": 1, "lm_train": 1, "lm_runs": 1})
+    assert jobs(snakemake("-n", "lm_runs", lm_tier="lm_tiny")) == wanted
+    # With the weights made, by that run or by hand, the others stay as they are.
+    (repository / "results/lm_tiny/warm_start.safetensors").write_text("")
+    assert jobs(snakemake("-n", "lm_runs", lm_tier="lm_tiny")) == wanted - Counter({"lm_warm_start": 1})
+
+
+def test_missing_language_models_are_trained_though_their_tables_are_tracked(
+    repository: Path, snakemake: Snakemake
+) -> None:
+    """As after `vaco stale --tier lm_desk | xargs rm` in a fresh clone."""
+    (folder,) = language_tier(repository, "[0]")
+    for name in ("evals.parquet", "updates.parquet", "summary.json"):
+        path = repository / "results/lm_tiny/tables" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    (folder / "manifest.json").unlink()
+    planned = jobs(snakemake("-n", lm_tier="lm_tiny"))
+    assert (planned["lm_train"], planned["lm_aggregate"]) == (1, 1)
+    assert jobs(snakemake("-n", "figure5", lm_tier="lm_tiny", redraw_only="true"))["lm_train"] == 0
+
+
 def test_settings_that_a_tier_of_language_models_shares_retrain_its_runs(
     repository: Path, snakemake: Snakemake
 ) -> None:
+    (folder,) = language_tier(repository, "[0]")
     tier = repository / "config/lm_tiny.yaml"
-    text = (repository / "config/lm_smoke.yaml").read_text().split("studies:")[0].replace("lm_smoke", "lm_tiny")
-    text = text.replace("[ppo, vaco, decoupled, a3po, cispo]", "[vaco]").replace("[1, 8]", "[1]")
-    tier.write_text(text.replace("seeds: [0, 1]", "seeds: [0]"))
-    (run,) = load_lm_tier(tier).runs
-    folder = repository / "results" / run.folder
-    folder.mkdir(parents=True)
-    identity = {"identity": run.config.identity, "config_hash": run.config.hash, "source_hash": language_hash()}
+    identity = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(identity | {"source_hash": "f" * 64}))
     refused = snakemake("-n", "lm_runs", lm_tier="lm_tiny")
     assert refused.returncode != 0 and "1 finished runs of the tier 'lm_tiny'" in refused.stdout + refused.stderr
     (folder / "manifest.json").write_text(json.dumps(identity))
-    for path in (folder / "phases.parquet", folder / "evals.parquet", folder.parents[5] / "warm_start.safetensors"):
-        path.write_text("")
+    (folder.parents[5] / "warm_start.safetensors").write_text("")
     assert snakemake("lm_runs", "--touch", "--forceall", lm_tier="lm_tiny").returncode == 0
 
     tier.write_text(tier.read_text().replace(" learning_rate: 0.001", " learning_rate: 0.002"))

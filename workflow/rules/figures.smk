@@ -157,6 +157,8 @@ rule tier_readme:
     input:
         summary=f"{TABLES}/summary.json",
         runs=f"{TABLES}/runs.parquet",
+        aggregates=f"{TABLES}/aggregates.parquet",
+        separation=f"{TABLES}/separation.parquet",
     output:
         f"{RESULTS}/README.md",
     log:

@@ -27,7 +27,7 @@ if LM and TRAINING:
     rule lm_train:
         input:
             # What the weights are made of is in the run's configuration; a newer file of them trains nothing.
-            warm=ancient(WARM_START),
+            lm_warm,
         output:
             manifest=f"{LM_RESULTS}/runs/{{task}}/{{algorithm}}/lag{{lag}}/n{{n}}/seed{{seed}}/manifest.json",
             phases=f"{LM_RESULTS}/runs/{{task}}/{{algorithm}}/lag{{lag}}/n{{n}}/seed{{seed}}/phases.parquet",
@@ -47,10 +47,8 @@ if LM and TRAINING:
                 24000 if LM.warm.device == "cuda" else 2500
             )
             * attempt,
-            runtime=lambda wildcards, attempt: (
-                1440 if LM.warm.device == "cuda" else 60
-            )
-            * attempt,
+            # The same for every attempt, as each continues the run: more might exceed the partition's limit.
+            runtime=1440 if LM.warm.device == "cuda" else 60,
             gpu=1 if LM and LM.warm.device == "cuda" else 0,
         params:
             tier=LM_NAME,
@@ -58,9 +56,7 @@ if LM and TRAINING:
             # The flags are only what tells a run from the tier's others; the rest the command reads from the tier.
             config=lambda wildcards: lm_run(wildcards).config.hash,
             out=lambda wildcards, output: os.path.dirname(output.manifest),
-            warm=lambda wildcards, input: (
-                [] if LM.warm.warm_target == 0 else ["--warm-start", input.warm]
-            ),
+            warm=[] if LM.warm.warm_target == 0 else ["--warm-start", WARM_START],
             source=readable(language_hash),
         shell:
             "vaco lm train --tier {params.tier:q} {params.flags:q} {params.warm:q} --out {params.out:q} --quiet"

@@ -1,7 +1,9 @@
 """The tier of language models, its files, and what its rules ask of it; the rules are in language.smk."""
 
 from vaco.lm.tiers import load_lm_tier
+from vaco.lm.verify import LANGUAGE
 from vaco.runs.provenance import language_hash
+from vaco.runs.stale import stale_runs
 
 LM_NAME = config["lm_tier"]
 if LM_NAME == "auto":
@@ -41,15 +43,38 @@ def lm_run(wildcards):
     return readable(LM.find, folder)
 
 
+def lm_wanted():
+    """The runs to aggregate: all of the tier, or, with allow_missing, those that are finished."""
+    return [run for run in LM.runs if not config["allow_missing"] or finished(run)]
+
+
 def lm_files(wildcards):
-    runs = [
-        run
-        for run in LM.runs
-        if not config["allow_missing"]
-        or Path("results", run.folder, "manifest.json").is_file()
-    ]
     return [
         f"results/{run.folder}/{name}"
-        for run in runs
+        for run in lm_wanted()
         for name in ("manifest.json", "phases.parquet", "evals.parquet")
     ]
+
+
+def lm_ground():
+    """What figures of language models stand on, as targets of their own, see `ground`."""
+    if config["redraw_only"] or not LM:
+        return []
+    return [f"results/{run.folder}/manifest.json" for run in lm_wanted()]
+
+
+@cache
+def lm_stale():
+    """Folders of the finished runs of other code or settings than those here."""
+    return {run.folder.as_posix() for run in readable(stale_runs, LM, LANGUAGE)}
+
+
+def lm_warm(wildcards):
+    """The warm start that a run needs, none if the run is finished and the weights are not there.
+
+    Weights are not tracked, so a fresh clone has none. Were they an input of the finished runs all the same, making them
+    for one missing run would retrain every other: `ancient` holds only for files that are there.
+    """
+    run = lm_run(wildcards)
+    kept = finished(run) and Path("results", run.folder).as_posix() not in lm_stale()
+    return [] if kept and not Path(WARM_START).is_file() else ancient(WARM_START)

@@ -1,6 +1,7 @@
 """The theory: every bound verified, numbers under results/theory and figures under paper/figures/theory. Trains nothing."""
 
 from theory.sources import theory_hash
+from vaco.report.paper import tables_hash
 
 THEORY = ["checks", "controls", "exact", "certificate", "tightness"]
 THEORY += ["filter", "gaussian", "bias", "symbolic"]
@@ -53,8 +54,10 @@ rule theory_figures:
     params:
         results=lambda wildcards, input: os.path.dirname(input[0]),
         out=folder,
-        # Lags met in training are shown when the tier has them; they are no input, so the theory never trains.
-        training=TABLES,
+        # Lags met in training, always those of the tier whose tables are tracked: these figures belong to no tier, and
+        # another's would change them. They are no input, so the theory never trains.
+        training=f"results/{NUMBERS_TIER}/tables",
+        lags=tables_hash([f"results/{NUMBERS_TIER}/tables"]),
         source=theory_hash(drawing=True),
     shell:
         "python -m theory.figures --results {params.results:q} --out {params.out:q}"

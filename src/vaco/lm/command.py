@@ -109,7 +109,7 @@ def _train(options: argparse.Namespace) -> None:
 
     def begin() -> None:
         source = language_hash()
-        if remark := remark_on_code(options.out, source):
+        if remark := remark_on_code(options.out, config.hash, source):
             print(remark, file=sys.stderr)
         if options.discard_other and discard_other(options.out, config.hash, source):
             print(f"{options.out}: an unfinished run of other settings or code was discarded", file=sys.stderr)

@@ -178,7 +178,7 @@ def exists(folder: Path) -> bool:
 
 
 def read(path: Path) -> tuple[Arrays, Any]:
-    """Read one file written with `pack`, such as ``policy.safetensors``.
+    """Read one file written with `pack`: the ``policy.safetensors`` of a run, a warm start.
 
     Raises:
         UserError: the file is missing, unreadable or damaged.
@@ -186,10 +186,14 @@ def read(path: Path) -> tuple[Arrays, Any]:
     try:
         return unpack(path.read_bytes())
     except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}): a file written by 'vaco train' is expected") from error
+        raise UserError(
+            f"cannot read {path} ({error.strerror}): a file written by 'vaco train', 'vaco lm train' or 'vaco lm warm' "
+            "is expected"
+        ) from error
     except DamagedError as error:
         raise UserError(
-            f"{path} is damaged ({error}): delete the whole folder it is in and run again the command that made it"
+            f"{path} is damaged, or nothing that vaco wrote ({error}): if it is a run's, delete that run's folder, if "
+            "a warm start, this file, and run again the command that made it"
         ) from error
 
 

@@ -288,22 +288,24 @@ class RunFolder:
         )
 
 
-def remark_on_code(path: Path, source_hash: str) -> str | None:
+def remark_on_code(path: Path, config_hash: str, source_hash: str) -> str | None:
     """Say of a finished run that other training code made it.
 
     Args:
         path: its folder.
+        config_hash: of the run that is asked for.
         source_hash: of the training code that is installed.
 
     Returns:
-        A sentence; None if the same code made it, or there is no finished run that can be read.
+        A sentence; None if the same code made it, it is a run of other settings (which is refused elsewhere), or there
+        is no finished run that can be read.
     """
     try:
         manifest = tables.read_json(path / MANIFEST)
     except UserError:
         return None
     theirs = manifest.get("source_hash") if isinstance(manifest, dict) else None
-    if theirs in (None, source_hash):
+    if theirs in (None, source_hash) or manifest.get("config_hash") != config_hash:
         return None
     return (
         f"the finished run in {path} was made by other training code (hash {str(theirs)[:12]}, now {source_hash[:12]}):"

@@ -266,7 +266,7 @@ def waiting(seconds: float | None, action: Callable[[], None]) -> None:
         UserError: that is no time to wait.
     """
     if seconds is None:
-        seconds = STALE_AFTER + 60 if "SLURM_JOB_ID" in os.environ else float(os.environ.get("VACO_WAIT") or 0)
+        seconds = STALE_AFTER + 60 if "SLURM_JOB_ID" in os.environ else _from_environment()
     if not 0.0 <= seconds < math.inf:
         raise UserError(f"cannot wait for {seconds} seconds: give a number of seconds, 0 or more")
     until = time.monotonic() + seconds
@@ -279,6 +279,15 @@ def waiting(seconds: float | None, action: Callable[[], None]) -> None:
                 raise
             print(f"vaco: {held}; waiting up to {left:.0f} s", file=sys.stderr, flush=True)
             time.sleep(min(5.0, left))
+
+
+def _from_environment() -> float:
+    """The seconds in `VACO_WAIT`, 0 without it."""
+    given = os.environ.get("VACO_WAIT") or "0"
+    try:
+        return float(given)
+    except ValueError:
+        raise UserError(f"VACO_WAIT is '{given}', but a number of seconds is expected: set one, or unset it") from None
 
 
 def _start_of(pid: int) -> int | None:

@@ -314,11 +314,10 @@ def _grid(
         methods[name] = method
         names.append(name)
     environments = tuple(given.get("environments", inherited["environments"]))
-    # The other backend takes any task that Gymnasium knows, which only Gymnasium can tell.
-    if any(dict(methods[name].settings).get("backend", "batched") == "batched" for name in names):
-        for env in environments:
-            if env not in BATCHED_TASKS:
-                raise UserError(f"{where}: there is no task '{env}': {nearest(env, BATCHED_TASKS)}")
+    # On either backend: only of these can a run save, and so resume, the state.
+    for env in environments:
+        if env not in BATCHED_TASKS:
+            raise UserError(f"{where}: there is no task '{env}': {nearest(env, BATCHED_TASKS)}")
     return Grid(
         environments=environments,
         algorithms=tuple(dict.fromkeys(names)),
