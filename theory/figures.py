@@ -1,6 +1,6 @@
 """The theory's figures, from results/theory/*.json alone; the lags met in training are an optional further input.
 
-python -m theory.figures --results results/theory --out paper/figures/theory --training results/smoke/tables
+python -m theory.figures --results results/theory --out paper/figures/theory --training results/desk/tables
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ def promises(data: dict[str, Json], lags: Lags, out: Path) -> None:
         for index, gamma in enumerate(GAMMAS):
             limit = (1 - gamma) / gamma
             axis.axhline(limit, **style.line(index, marker=False))
-            axis.text(0.55, 0.72 * limit, f"bound (c) is empty above, γ = {gamma}", fontsize=6.5)
+            # At the right, where the boxes lie above all lines.
+            right = len(capacities) + 0.45
+            axis.text(right, 0.72 * limit, f"(c) is empty above, γ = {gamma}", fontsize=6.5, ha="right")
         axis.set_ylim(5e-4, 1.0)
         axis.set_yscale("log")
         axis.set_xlabel("degree of asynchrony, buffer capacity K")

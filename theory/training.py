@@ -27,7 +27,7 @@ def read_lags(folder: Path | None, algorithm: str = "vaco") -> Lags:
 
     Args:
         folder: results/<tier>/tables, or None.
-        algorithm: whose phases.
+        algorithm: whose phases, in the settings of the comparison.
 
     Returns:
         The lags; without rows, and saying so, when the table or the algorithm is not there.
@@ -38,7 +38,8 @@ def read_lags(folder: Path | None, algorithm: str = "vaco") -> Lags:
     import pandas as pd
 
     table = pd.read_parquet(path).rename(columns={"lag": "capacity"})
-    table = table[table["algorithm"] == algorithm].dropna(subset=list(COLUMNS))
+    # By name: a study's variants with another threshold or number of epochs are runs of the same algorithm.
+    table = table[table["name"] == algorithm].dropna(subset=list(COLUMNS))
     tier = path.parent.parent.name
     if table.empty:
         return Lags([], "", f"{path} holds no phases of {algorithm}: figures show the theory alone")

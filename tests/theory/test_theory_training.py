@@ -14,11 +14,12 @@ def test_reads_the_table_of_a_tier(tmp_path: Path) -> None:
     folder = tmp_path / "smoke" / "tables"
     folder.mkdir(parents=True)
     columns = {
-        "algorithm": np.array(["vaco", "ppo", "vaco"]),
-        "lag": np.array([1, 1, 8]),
-        "backward_lag": np.array([0.0, 0.0, 0.2], np.float32),
-        "forward_lag": np.array([0.1, 0.05, 0.1], np.float32),
-        "tv_after": np.array([0.1, 0.05, 0.25], np.float32),
+        "name": np.array(["vaco", "ppo", "vaco", "vaco-delta0.8"]),
+        "algorithm": np.array(["vaco", "ppo", "vaco", "vaco"]),
+        "lag": np.array([1, 1, 8, 8]),
+        "backward_lag": np.array([0.0, 0.0, 0.2, 0.4], np.float32),
+        "forward_lag": np.array([0.1, 0.05, 0.1, 0.4], np.float32),
+        "tv_after": np.array([0.1, 0.05, 0.25, 0.5], np.float32),
     }
     pd.DataFrame(columns).to_parquet(folder / "diagnostics.parquet")
     lags = read_lags(folder)
