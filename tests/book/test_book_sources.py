@@ -142,3 +142,20 @@ def test_nothing_names_this_machine() -> None:
     """A page, or a text that a rule wrote, must not carry a path of the machine that made it."""
     texts = [*PAGES, *(ROOT / "paper" / "tables").rglob("*.txt"), *FIGURES.rglob("*.json")]
     assert not [path for path in texts if re.search(r"(?<![\w.])/(tmp|home|root|work)/", path.read_text("utf-8"))]
+
+
+def test_the_book_is_built_again_when_a_file_changes_that_a_page_takes_in() -> None:
+    """The hash of the rule `book` is over the places of `BOOK_READS`; whatever a page names lies below one of them."""
+    listed = (ROOT / "workflow/rules/book_sources.smk").read_text().split("BOOK_READS = [")[1].split("\n]")[0]
+    places = re.findall(r'"([^"]+)"', listed)
+    taken = set()
+    for page in PAGES:
+        text = page.read_text()
+        for path in re.findall(r"\{(?:include|literalinclude)\} (\S+)", text):
+            taken.add((page.parent / path).resolve().relative_to(ROOT).as_posix())
+        taken |= set(re.findall(r"\{(?:computed|generated)\} ([\w./-]+/[\w./-]+)", text))
+        taken |= set(re.findall(r"^:source: (\S+/\S+)", text, re.MULTILINE))
+    assert "benchmarks/results/faults.md" in taken and "results/lm_desk/tables/summary.json" in taken
+    taken |= {f"results/{tier}/tables/summary.json" for tier in ("desk", "lm_desk")}  # provenance boxes
+    outside = [path for path in taken if not any(path == place or path.startswith(f"{place}/") for place in places)]
+    assert not outside

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vaco.errors import UserError
 from vaco.report import caption, hyperparameters, score_table, style, typeset
 from vaco.report.sources import FOLDER, closure, report_hash
 
@@ -79,29 +80,46 @@ def test_captions_do_not_claim_more_than_the_scale_allows() -> None:
     )
 
 
+def test_a_range_of_one_number_is_that_number() -> None:
+    assert caption.between(2, 3) == "2 to 3" and caption.between(3, 3) == "3"
+
+
 def test_captions_say_where_intervals_are_undefined() -> None:
     table = pd.DataFrame({"runs": [1, 3], "repetitions": 2000})
     text = caption.stratified(table)
     assert "2,000 resamples" in text and "Where a single seed is finished no interval is defined" in text
     assert "no bars are drawn" in caption.stratified(table[table["runs"] == 1])
-    assert "over 3 seeds holds the true mean in 75% of cases on one task and in 83% over three" in text
+    assert "over 3 seeds holds the true mean in 75% of cases on one task and in 83% over three of equal spread" in text
+    assert "holds the true mean" not in caption.stratified(table, coverage=False)
     assert "over 2 seeds holds" in caption.over_seeds(pd.concat([table, table.assign(runs=2)]))
     assert "too narrow" not in caption.over_seeds(table.assign(runs=6))
     assert caption.over_seeds(table[:0]) == "No cell is finished yet."
 
 
 @pytest.mark.parametrize("seeds", caption.COVERAGE)
-@pytest.mark.parametrize("tasks", [1, 3])
-def test_the_coverage_that_captions_state_is_that_of_a_simulation(seeds: int, tasks: int) -> None:
+@pytest.mark.parametrize("spread", [(1.0,), (1.0, 1.0, 1.0), (1.0, 0.1, 0.1)])
+def test_the_coverage_that_captions_state_is_that_of_a_simulation(seeds: int, spread: tuple[float, ...]) -> None:
     rng = np.random.default_rng(seeds)
-    held, trials, resamples = 0, 600, 400
+    held, trials, resamples, tasks = 0, 600, 400, len(spread)
     for _ in range(trials):
-        scores = rng.normal(size=(seeds, tasks))
+        scores = rng.normal(scale=spread, size=(seeds, tasks))
         drawn = np.array([rng.choice(scores[:, task], (resamples, seeds)).mean(axis=1) for task in range(tasks)])
         low, high = np.quantile(drawn.mean(axis=0), [0.025, 0.975])
         held += low <= 0.0 <= high
+    one, three = caption.COVERAGE[seeds]
     # Three standard errors of a share of 600, and its rounding.
-    assert held / trials == pytest.approx(caption.COVERAGE[seeds][tasks == 3], abs=0.06)
+    if len(set(spread)) == 1:
+        assert held / trials == pytest.approx(three if tasks == 3 else one, abs=0.06)
+    else:
+        assert one - 0.06 <= held / trials <= three + 0.06
+        assert held / trials < (one + three) / 2 + 0.06, "near that of one task, whose spread dominates"
+
+
+def test_captions_say_that_an_interval_without_width_is_no_certainty() -> None:
+    table = pd.DataFrame({"runs": [1, 3], "low": [np.nan, 0.2], "high": [np.nan, 0.6]})
+    assert caption.won_or_lost(table) == "Over few seeds these intervals are too narrow."
+    assert caption.won_or_lost(table[:1]) == ""
+    assert "every pair of runs had the same winner" in caption.won_or_lost(table.assign(high=0.2))
 
 
 def test_captions_say_where_the_interquartile_mean_cuts_nothing() -> None:
@@ -110,16 +128,29 @@ def test_captions_say_where_the_interquartile_mean_cuts_nothing() -> None:
     assert caption.trimming(table[1:]) == caption.trimming(table[:0]) == ""
 
 
-def test_captions_say_which_methods_only_chance_sets_apart() -> None:
+def test_captions_say_which_methods_only_chance_sets_apart_and_what_one_leaves_out() -> None:
     grid = {"algorithms": ["ppo", "geppo", "vaco"], "capacities": [1, 8]}
-    assert "At K = 1 GePPO is PPO" in caption.chance({"grids": {"main": grid}})
+    assert "At K = 1 GePPO is PPO" in caption.naming({"grids": {"main": grid}})
     for changed in ({"capacities": [8]}, {"algorithms": ["geppo", "vaco"]}):
-        assert caption.chance({"grids": {"main": grid | changed}}) == ""
+        text = caption.naming({"grids": {"main": grid | changed}})
+        assert "K = 1" not in text and "without its reuse of earlier data" in text
+    assert caption.naming({"grids": {"main": grid | {"algorithms": ["ppo", "vaco"]}}}) == ""
 
 
 def test_a_missing_table_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="snakemake tables"):
         draw("figure3", tmp_path, tmp_path)
+
+
+def test_a_damaged_table_is_one_sentence(tables_folder: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(tables_folder, tmp_path / "tables"))
+    (copied / "aggregates.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match=r"aggregates\.parquet is damaged"):
+        draw("figure3", copied, tmp_path)
+    for content in ("{", "[]"):
+        (copied / "summary.json").write_text(content)
+        with pytest.raises(UserError, match=r"summary\.json is (damaged|no summary)"):
+            draw("figure3", copied, tmp_path)
 
 
 def test_hyperparameters_come_from_the_manifests(tables_folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,15 @@ from vaco.errors import UserError
 from vaco.report import numbers
 from vaco.report.numbers import UNKNOWN, collect, number
 from vaco.report.tables import Tables
-from vaco.report.tier_numbers import from_aggregates, from_losses, from_runs, from_separation
+from vaco.report.tier_numbers import (
+    _claim,
+    from_aggregates,
+    from_improvement,
+    from_losses,
+    from_runs,
+    from_separation,
+    from_task_scores,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,6 +116,15 @@ def test_a_method_that_is_another_without_lag_is_not_counted_there_again(tables_
     points = pd.read_parquet(copied / "aggregates.parquet").set_index(["grid", "name", "lag", "metric"])["point"]
     gap = abs(points["main", "ppo", 1, "iqm"] - points["main", "geppo", 1, "iqm"])
     assert order["same.geppo.gap"] == pytest.approx(gap) and gap > 0
+    scores = pd.read_parquet(copied / "scores.parquet")
+    means = scores[scores["lag"] == 1].groupby(["name", "env"])["score"].mean()
+    by_task = {key: value for key, value, _ in from_task_scores(tables)}
+    assert by_task["same.geppo.hopper"] == pytest.approx(means["spo", "Hopper-v5"] - means["ppo", "Hopper-v5"])
+    separation = pd.read_parquet(copied / "separation.parquet").replace("spo", "geppo")
+    separation.to_parquet(copied / "separation.parquet")
+    row = separation.set_index(["lag", "name", "opponent"]).loc[(1, "ppo", "geppo")]
+    found = {key: value for key, value, _ in from_separation(tables)}
+    assert found["same.geppo.reach"] == pytest.approx(row["high"] - row["difference"]) and row["high"] > row["low"]
 
 
 def test_every_task_weighs_the_same_however_many_runs_it_has(tables_folder: Path, tmp_path: Path) -> None:
@@ -117,6 +136,109 @@ def test_every_task_weighs_the_same_however_many_runs_it_has(tables_folder: Path
     runs.to_parquet(copied / "runs.parquet")
     found = {key: value for key, value, _ in from_runs(Tables(copied))}
     assert found["lag.vaco.lag8.backward"] == pytest.approx(0.2)
+
+
+def changed(tables_folder: Path, folder: Path, name: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Tables:
+    """A copy of the tables in which one is changed."""
+    copied = Path(shutil.copytree(tables_folder, folder / "tables"))
+    change(pd.read_parquet(copied / f"{name}.parquet")).to_parquet(copied / f"{name}.parquet")
+    return Tables(copied)
+
+
+@pytest.mark.parametrize(
+    ("points", "claim", "kept"),
+    [
+        # ppo, spo, vaco at K = 1, then at K = 8
+        ([1.0, 1.0, 1.0, 0.5, 0.6, 0.7], "holds", (0.7, "SPO, PPO", "none")),
+        ([1.0, 1.0, 1.0, 0.5, 0.8, 0.7], "does not hold at K = 8", (0.7, "PPO", "SPO")),
+        ([1.0, 0.5, 2.0, 0.5, 0.6, 1.0], "holds", (0.5, "none", "SPO")),
+        ([1.0, 1.0, 1.0, 0.5, 0.6, math.nan], None, (None, None, None)),
+        ([1.0, 1.0, -1.0, 0.5, 0.6, 0.7], "holds", (None, None, None)),
+    ],
+)
+def test_the_papers_claim_in_words_and_what_lag_leaves(
+    points: list[float], claim: str | None, kept: tuple[float | None, ...], tables_folder: Path, tmp_path: Path
+) -> None:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        cells = zip(product((1, 8), ("ppo", "spo", "vaco")), points, strict=True)
+        for (lag, name), point in cells:
+            table.loc[(table["grid"] == "main") & (table["lag"] == lag) & (table["name"] == name), "point"] = point
+        return table
+
+    found = {key: value for key, value, _ in from_aggregates(changed(tables_folder, tmp_path, "aggregates", change))}
+    assert found["claim.iqm"] == found["claim.auc_iqm"] == claim
+    assert (found["keeps.vaco"], found["keeps.less"], found["keeps.more"]) == kept
+
+
+def test_a_claim_that_holds_at_some_capacities() -> None:
+    grid = {"algorithms": ["ppo", "vaco"], "capacities": [1, 4, 16, 64]}
+    rows = [{"grid": "main", "lag": lag, "name": name, "point": 0.5} for lag in (4, 16, 64) for name in ("ppo", "vaco")]
+    table = pd.DataFrame(rows)
+    table.loc[(table["lag"] == 4) & (table["name"] == "vaco"), "point"] = 0.6
+    table.loc[(table["lag"] > 4) & (table["name"] == "vaco"), "point"] = 0.4
+    assert _claim(table, grid) == "holds at K = 4 and does not hold at K = 16 and 64"
+    assert _claim(table, grid | {"capacities": [1]}) is None
+    assert _claim(table.assign(grid="study"), grid) is None
+
+
+def test_which_methods_are_ahead_and_which_beyond_chance(tables_folder: Path, tmp_path: Path) -> None:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        for opponent, values in {"ppo": (-0.4, -0.7, -0.1), "spo": (0.1, -0.1, 0.3)}.items():
+            row = (table["name"] == "vaco") & (table["opponent"] == opponent) & (table["lag"] == 8)
+            table.loc[row, ["difference", "low", "high"]] = values
+        return table[table["lag"] == 8]
+
+    found = {key: value for key, value, _ in from_separation(changed(tables_folder, tmp_path, "separation", change))}
+    assert (found["ahead.lag8"], found["behind.lag8"], found["clear.lag8"]) == ("SPO", "PPO", "PPO")
+    assert found["ahead.lag1"] is found["behind.lag1"] is found["clear.lag1"] is None
+
+
+def test_with_single_seeds_nothing_is_said_to_be_beyond_chance(tables_folder: Path, tmp_path: Path) -> None:
+    tables = changed(tables_folder, tmp_path, "separation", lambda table: table.assign(low=math.nan, high=math.nan))
+    found = {key: value for key, value, _ in from_separation(tables)}
+    assert found["clear.lag8"] is None and found["ahead.lag8"] is not None
+
+
+def test_all_pairs_alike_is_no_interval(tables_folder: Path, tmp_path: Path) -> None:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        row = (table["name"] == "vaco") & (table["opponent"] == "ppo") & (table["lag"] == 8)
+        table.loc[row, ["point", "low", "high"]] = 1.0
+        row = (table["name"] == "vaco") & (table["opponent"] == "spo") & (table["lag"] == 8)
+        table.loc[row, ["point", "low", "high"]] = [0.6, 0.4, 0.9]
+        return table
+
+    found = {key: value for key, value, _ in from_improvement(changed(tables_folder, tmp_path, "improvement", change))}
+    assert found["improvement.ppo.lag8.interval"] == "1.00, all pairs alike"
+    assert found["improvement.spo.lag8.interval"] == "0.60 [0.40, 0.90]"
+
+
+def test_studies_say_how_many_seeds_are_behind_a_cell(tables_folder: Path, tmp_path: Path) -> None:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        row = (table["grid"] == "sensitivity") & (table["name"] == "vaco") & (table["metric"] == "iqm")
+        table.loc[row, ["point", "low", "high", "runs"]] = [0.5, math.nan, math.nan, 1]
+        row = (table["grid"] == "sensitivity") & (table["name"] == "vaco-delta0.4") & (table["metric"] == "iqm")
+        table.loc[row, ["point", "low", "high", "runs"]] = [0.5, 0.4, 0.6, 2]
+        return table
+
+    found = {key: value for key, value, _ in from_aggregates(changed(tables_folder, tmp_path, "aggregates", change))}
+    assert found["sensitivity.vaco.lag8.iqm.interval"] == "0.50, 1 seed"
+    assert found["sensitivity.vaco-delta0.4.lag8.iqm.interval"] == "0.50 [0.40, 0.60], 2 seeds"
+    assert "seed" not in found["vaco.lag8.iqm.interval"]
+
+
+def test_where_the_filter_drops_more_than_the_clip(tables_folder: Path, tmp_path: Path) -> None:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        for (name, lag), kept in {("ppo", 1): 0.9, ("ppo", 8): 0.8, ("vaco", 1): 0.95, ("vaco", 8): 0.7}.items():
+            table.loc[(table["name"] == name) & (table["lag"] == lag), "kept_fraction"] = kept
+        for lag, fires in ((1, 0.1), (8, 0.4)):
+            table.loc[(table["name"] == "vaco") & (table["lag"] == lag), "trigger_fraction"] = fires
+        return table
+
+    found = {key: value for key, value, _ in from_runs(changed(tables_folder, tmp_path, "runs", change))}
+    assert found["filter.drops_more"] == "at K = 8"
+    assert (found["filter.fires.least"], found["filter.fires.most"]) == (pytest.approx(0.1), pytest.approx(0.4))
+    shares = found["filter.of_triggered.least"], found["filter.of_triggered.most"]
+    assert shares == (pytest.approx(0.05 / 0.1), pytest.approx(0.3 / 0.4))
 
 
 def test_seeds_beyond_counting_are_not_seeds_that_were_not_measured(tables_folder: Path, tmp_path: Path) -> None:

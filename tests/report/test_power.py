@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from vaco.report.power import cell_variance, seeds_needed, separation
+from vaco.report.power import FEWEST_FREEDOM, freedom_of, seeds_needed, separation
 
 
 def scores(values: dict[tuple[str, str, int], list[float]]) -> pd.DataFrame:
@@ -22,28 +22,45 @@ def scores(values: dict[tuple[str, str, int], list[float]]) -> pd.DataFrame:
 
 
 GRID = {"environments": ["A", "B"], "algorithms": ["vaco", "ppo"], "capacities": [1, 16], "seeds": [0, 1, 2]}
-# Three seeds at two K: 4 degrees of freedom a method and task.
 TABLE = {
     ("A", "vaco", 1): [1.0, 1.2, 1.4], ("A", "vaco", 16): [2.0, 2.0, 2.3],
     ("B", "vaco", 1): [0.8, 0.8, 0.8], ("B", "vaco", 16): [0.5, 0.6, 0.7],
     ("A", "ppo", 1): [0.5, 0.5, 0.5], ("A", "ppo", 16): [0.3, 0.6, 0.9],
     ("B", "ppo", 1): [0.7, 0.9, 1.1], ("B", "ppo", 16): [0.2, 0.2, 0.5],
 }  # fmt: skip
+# Variances of the four cells at K = 16: (0.01 + 0.01 + 0.04)/2 and so on.
+AT_16 = [0.03, 0.01, 0.09, 0.03]
 
 
-def test_variance_is_pooled_over_capacities() -> None:
-    table = scores({("A", "ppo", 1): [1.0, 3.0], ("A", "ppo", 4): [10.0, 10.0, 13.0], ("A", "ppo", 16): [5.0]})
-    # (1 + 1) + (1 + 1 + 4) over 1 + 2 degrees of freedom; the lone seed adds nothing.
-    assert cell_variance(table) == (pytest.approx(8 / 3), 3)
-    alone, freedom = cell_variance(scores({("A", "ppo", 1): [1.0]}))
-    assert math.isnan(alone) and freedom == 0
+def row_of(table: dict[tuple[str, str, int], list[float]], lag: int) -> pd.Series:
+    return separation(scores(table), GRID).set_index(["lag", "name", "opponent"]).loc[(lag, "vaco", "ppo")]
 
 
-def slow_seeds(difference: float, variance: float, tasks: int) -> int:
+def slow_freedom(variances: list[float], freedoms: list[float]) -> float:
+    """Satterthwaite's formula, term by term."""
+    total, squares = 0.0, 0.0
+    for variance, freedom in zip(variances, freedoms, strict=True):
+        total += variance
+        squares += variance**2 / freedom
+    return total**2 / squares
+
+
+def test_degrees_of_freedom() -> None:
+    for variances, freedoms in (([0.3, 0.1, 2.0], [1.0, 2.0, 2.0]), (AT_16, [1.0] * 4)):
+        found = freedom_of(np.array(variances), np.array(freedoms))
+        assert found == pytest.approx(slow_freedom(variances, freedoms))
+        assert min(freedoms) <= found <= sum(freedoms)
+    assert freedom_of(np.full(4, 0.7), np.full(4, 2.0)) == pytest.approx(8), "equal ones count in full"
+    assert freedom_of(np.array([1.0, 1e-9]), np.full(2, 2.0)) == pytest.approx(2), "one that dominates stands alone"
+    assert freedom_of(np.array([1e-200, 1e-200]), np.ones(2)) == pytest.approx(2)
+    assert freedom_of(np.zeros(3), np.full(3, 2.0)) == 6 and freedom_of(np.array([1.0, math.nan]), np.ones(2)) == 0
+
+
+def slow_seeds(difference: float, variance: float, cells: float) -> int:
     """Count up until the formula holds."""
     n = 2
     while True:
-        freedom = 2 * tasks * (n - 1)
+        freedom = cells * (n - 1)
         wanted = (stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)) ** 2 * variance / difference**2
         if n >= wanted:
             return n
@@ -51,44 +68,56 @@ def slow_seeds(difference: float, variance: float, tasks: int) -> int:
 
 
 @pytest.mark.parametrize("difference", [0.05, 0.3, 1.0, 3.0])
-@pytest.mark.parametrize("tasks", [1, 3])
-def test_seeds_by_counting_up(difference: float, tasks: int) -> None:
-    assert seeds_needed(difference, 0.7, tasks) == slow_seeds(difference, 0.7, tasks)
-    assert seeds_needed(-difference, 0.7, tasks) == slow_seeds(difference, 0.7, tasks)
+@pytest.mark.parametrize("cells", [1.0, 2.3, 6.0])
+def test_seeds_by_counting_up(difference: float, cells: float) -> None:
+    assert seeds_needed(difference, 0.7, cells) == slow_seeds(difference, 0.7, cells)
+    assert seeds_needed(-difference, 0.7, cells) == slow_seeds(difference, 0.7, cells)
 
 
 def test_seeds_at_the_ends() -> None:
-    assert seeds_needed(1.0, 1e-9, 1) == 2 and seeds_needed(0.0, 1.0, 1) == math.inf
-    assert seeds_needed(1e-9, 1.0, 1) == math.inf
-    assert math.isnan(seeds_needed(1.0, math.nan, 1)) and math.isnan(seeds_needed(math.nan, 1.0, 1))
+    assert seeds_needed(1.0, 1e-9, 2) == 2 and seeds_needed(0.0, 1.0, 2) == math.inf
+    assert seeds_needed(1e-9, 1.0, 2) == math.inf
+    assert math.isnan(seeds_needed(1.0, math.nan, 2)) and math.isnan(seeds_needed(math.nan, 1.0, 2))
 
 
-def test_that_many_seeds_detect_the_difference_four_times_in_five() -> None:
-    """Student's test with variances estimated from the very sample, two tasks and unequal methods."""
+@pytest.mark.parametrize("of_x", [[0.5, 0.7], [1.0, 0.02]])
+def test_that_many_seeds_detect_the_difference_four_times_in_five(of_x: list[float]) -> None:
+    """Welch's test with variances estimated from the very sample, two tasks, and methods equal or unequal in spread."""
     rng = np.random.default_rng(0)
-    of_x, of_y, shifts = np.array([0.5, 0.7]), np.array([0.4, 0.8]), np.array([1.1, 0.7])
-    n = int(seeds_needed(float(shifts.mean()), float((of_x**2 + of_y**2).sum()) / 4, 2))
+    spread, shifts = np.array([of_x, [0.04, 0.08] if of_x[0] == 1.0 else [0.4, 0.8]]), np.array([1.1, 0.7])
+    variances = (spread**2).ravel()
+    cells = freedom_of(variances, np.ones(4))
+    n = int(seeds_needed(float(shifts.mean()), float(variances.sum()) / 4, cells))
     assert 3 <= n <= 8
-    x = rng.normal(shifts, of_x, (6000, n, 2))
-    y = rng.normal(0.0, of_y, (6000, n, 2))
-    error = np.sqrt((x.var(axis=1, ddof=1) + y.var(axis=1, ddof=1)).sum(axis=1) / n) / 2
-    found = np.abs(x.mean(axis=(1, 2)) - y.mean(axis=(1, 2))) / error > stats.t.ppf(0.975, 4 * (n - 1))
+    x = rng.normal(shifts, spread[0], (6000, n, 2)).astype(np.float64)
+    y = rng.normal(0.0, spread[1], (6000, n, 2)).astype(np.float64)
+    seen = np.concatenate([x.var(axis=1, ddof=1), y.var(axis=1, ddof=1)], axis=1)
+    error = np.sqrt(seen.sum(axis=1) / n) / 2
+    freedom = seen.sum(axis=1) ** 2 / (seen**2).sum(axis=1) * (n - 1)
+    found = np.abs(x.mean(axis=(1, 2)) - y.mean(axis=(1, 2))) / error > stats.t.ppf(0.975, freedom)
     # The least whole n, so the power is a little above.
-    assert 0.78 < found.mean() < 0.9
+    assert 0.76 < found.mean() < 0.9
 
 
 def test_separation_by_hand() -> None:
-    found = separation(scores(TABLE), GRID).set_index(["lag", "name", "opponent"])
-    row = found.loc[(16, "vaco", "ppo")]
-    # Sums of squares 0.08 + 0.06, 0 + 0.02, 0 + 0.18, 0.08 + 0.06, each over 4 degrees of freedom.
-    variance = (0.14 + 0.02 + 0.18 + 0.14) / 4 / 2**2
+    row = row_of(TABLE, 16)
     difference = ((2.1 - 0.6) + (0.6 - 0.3)) / 2
-    error = math.sqrt(variance / 3)
+    error, freedom = math.sqrt(sum(AT_16) / 3) / 2, slow_freedom(AT_16, [2.0] * 4)
+    assert freedom > FEWEST_FREEDOM
     assert row["difference"] == pytest.approx(difference) and row["error"] == pytest.approx(error)
-    assert row["freedom"] == 4 and row["runs"] == 3
-    assert row["seeds"] == slow_seeds(difference, variance, 2)
-    assert row["fewest"] == slow_seeds(difference + 1.959964 * error, variance, 2)
-    assert row["most"] == slow_seeds(difference - 1.959964 * error, variance, 2)
+    assert row["freedom"] == pytest.approx(freedom) and row["runs"] == 3
+    reach = stats.t.ppf(0.975, freedom) * error
+    assert row["low"] == pytest.approx(difference - reach) and row["high"] == pytest.approx(difference + reach)
+    variance, cells = sum(AT_16) / 4, slow_freedom(AT_16, [1.0] * 4)
+    assert row["seeds"] == slow_seeds(difference, variance, cells)
+    assert row["fewest"] == slow_seeds(difference + reach, variance, cells)
+    assert row["most"] == slow_seeds(difference - reach, variance, cells)
+
+
+def test_what_another_capacity_does_says_nothing() -> None:
+    """The variance falls with K in these results, so each K has its own."""
+    other = TABLE | {key: [score * 9 for score in found] for key, found in TABLE.items() if key[2] == 1}
+    pd.testing.assert_series_equal(row_of(other, 16), row_of(TABLE, 16))
 
 
 def test_what_the_grid_does_not_ask_for_does_not_count() -> None:
@@ -98,31 +127,34 @@ def test_what_the_grid_does_not_ask_for_does_not_count() -> None:
 
 
 def test_an_interval_that_reaches_zero_has_no_most() -> None:
-    row = separation(scores(TABLE), GRID).set_index(["lag", "name", "opponent"]).loc[(1, "vaco", "ppo")]
-    assert row["fewest"] <= row["seeds"] < math.inf
-    near = {key: [score - 0.32 * (key[:2] == ("A", "vaco")) for score in found] for key, found in TABLE.items()}
-    row = separation(scores(near), GRID).set_index(["lag", "name", "opponent"]).loc[(1, "vaco", "ppo")]
-    assert row["difference"] == pytest.approx(0.14) and row["most"] == math.inf and row["seeds"] < math.inf
+    far = row_of(TABLE, 16)
+    assert far["fewest"] <= far["seeds"] <= far["most"] < math.inf and far["low"] > 0
+    near = {key: [score - 0.8 * (key[1] == "vaco") for score in found] for key, found in TABLE.items()}
+    row = row_of(near, 16)
+    assert row["difference"] == pytest.approx(0.1) and row["low"] < 0
+    assert row["most"] == math.inf and row["seeds"] < math.inf
 
 
 def test_separation_mirrors_and_leaves_out_what_is_unfinished() -> None:
     table = scores(TABLE)
     found = separation(table, GRID).set_index(["lag", "name", "opponent"])
     forth, back = found.loc[(16, "vaco", "ppo")], found.loc[(16, "ppo", "vaco")]
-    assert back["difference"] == -forth["difference"]
+    assert back["difference"] == -forth["difference"] and (back["low"], back["high"]) == (-forth["high"], -forth["low"])
     assert (forth[["seeds", "fewest", "most", "error"]] == back[["seeds", "fewest", "most", "error"]]).all()
     assert separation(table[table["env"] == "A"], GRID).empty
 
 
 def test_too_little_is_known_of_a_variance() -> None:
-    """One method on one task has 3 degrees of freedom: a difference, but no number of seeds."""
-    table = scores(TABLE)
-    lost = (table["env"] == "B") & (table["name"] == "ppo") & (table["lag"] == 1) & (table["seed"] == 2)
-    found = separation(table[~lost], GRID).set_index(["lag", "name", "opponent"])
-    row = found.loc[(16, "vaco", "ppo")]
-    assert row["freedom"] == 3 and math.isfinite(row["difference"])
-    # At the other K that seed is missing itself: each variance is divided by the number of its own seeds.
-    here = found.loc[(1, "vaco", "ppo")]
-    error = math.sqrt(((0.14 + 0.02 + 0.18) / 4 / 3 + 0.08 / 3 / 2) / 2**2)
-    assert row["runs"] == 3 and here["runs"] == 2 and here["error"] == pytest.approx(error)
-    assert row[["seeds", "fewest", "most"]].isna().all()
+    """Two cells at K = 1 do not vary, two do, alike: 4 degrees of freedom, which is just enough; a seed less is not."""
+    assert row_of(TABLE, 1)["freedom"] == pytest.approx(4) and row_of(TABLE, 1)["seeds"] < math.inf
+    short = row_of(TABLE | {("B", "ppo", 1): [0.7, 0.9]}, 1)
+    assert short["freedom"] < FEWEST_FREEDOM and math.isfinite(short["low"])
+    assert short[["seeds", "fewest", "most"]].isna().all()
+    # Each variance is divided by the number of its own seeds.
+    assert short["runs"] == 2 and short["error"] == pytest.approx(math.sqrt(0.04 / 3 + 0.02 / 2) / 2)
+
+
+def test_with_one_seed_in_a_cell_there_is_a_difference_only() -> None:
+    row = row_of(TABLE | {("B", "ppo", 1): [0.7]}, 1)
+    assert row["runs"] == 1 and row["freedom"] == 0 and row["difference"] == pytest.approx((0.7 + 0.1) / 2)
+    assert row[["error", "low", "high", "seeds", "fewest", "most"]].isna().all()

@@ -30,9 +30,22 @@ def test_an_incomplete_tier_lists_what_is_missing(tables_folder: Path) -> None:
     summary["runs"] = 38
     summary["missing"] = ["runs/Hopper-v5/spo/lag8/seed2", "runs/Hopper-v5/spo/lag1/seed2"]
     summary["progress"]["main"]["seeds"]["2"] = [10, 12]
-    text = tier_readme.render(summary, tables.read("runs"))
+    text = tier_readme.render(summary, tables.read("runs"), {})
+    assert "What the comparison says" not in text
     assert "38 of 40 runs are finished" in text and "allow_missing=true" in text
     assert re.search(r"\| `spo` +\| 1 +\| 1 ", text) and "Hopper-v5/spo/lag8/seed2" in text and "10/12" in text
+
+
+def test_the_readme_says_what_the_comparison_says(tables_folder: Path) -> None:
+    tables = Tables(tables_folder)
+    found = {"keeps.vaco": 0.5, "claim.iqm": "does not hold at K = 8", "order.lag8": "PPO 0.90, VACO 0.50, SPO 0.10"}
+    found |= {"order.lag8.n": 3, "ahead.lag8": "SPO", "behind.lag8": "PPO", "clear.lag8": "none"}
+    text = tier_readme.render(tables.summary, tables.read("runs"), found)
+    assert "on the interquartile means it does not hold at K = 8." in text
+    assert re.search(r"\| 8 +\| PPO 0.90, VACO 0.50, SPO 0.10 +\| 3 +\| SPO +\| PPO +\| none +\|", text)
+    assert re.search(r"\| 1 +\| – +\| – +\| – +\| – +\| – +\|", text), "nothing is known there"
+    assert "not evidence about the methods" in text, "a tier this short says so"
+    assert "no verdict yet" in tier_readme.verdict(tables.summary, found | {"claim.iqm": None})
 
 
 def test_the_published_file_is_whole() -> None:

@@ -17,9 +17,12 @@ PAPER_SEEDS = 10
 EVIDENCE_STEPS = 500_000
 EVIDENCE_SEEDS = 3
 COVERAGE = {2: (0.50, 0.72), 3: (0.75, 0.83), 4: (0.79, 0.87), 5: (0.83, 0.89)}
-"""Share of 95 % percentile intervals over so many normal scores that hold their true mean: one task, three tasks."""
+"""Share of 95 % percentile intervals over so many normal scores that hold their true mean: on one task, over three of
+equal spread. Over three of unequal spread it lies between, near the first where one task's spread dominates."""
 SAME_WITHOUT_LAG = {"geppo": "ppo"}
 """Methods that are another one at K = 1: with data of age 0 from π_T itself, GePPO's clip and alignment are PPO's."""
+WITHOUT = {"geppo": "GePPO stands for its alignment and clip, without its reuse of earlier data."}
+"""What a method of that name lacks of its paper, where it matters to every comparison."""
 
 
 def scale(summary: Mapping[str, Any], grid: str = MAIN) -> str:
@@ -36,10 +39,16 @@ def scale(summary: Mapping[str, Any], grid: str = MAIN) -> str:
     if progress and progress["finished"] < progress["planned"]:
         seeds = progress["fewest"]
         text += (
-            f" So far {progress['finished']} of these {progress['planned']} runs are finished, {seeds} to "
-            f"{progress['most']} seeds a cell; {progress['empty']} of {progress['cells']} cells are empty."
+            f" So far {progress['finished']} of these {progress['planned']} runs are finished, "
+            f"{between(seeds, progress['most'])} seeds a cell; {progress['empty']} of {progress['cells']} cells are "
+            "empty."
         )
     return f"{text} {_worth(summary['steps'], seeds)}".rstrip()
+
+
+def between(fewest: int, most: int) -> str:
+    """A range in words: `2 to 3`, `3`."""
+    return str(most) if fewest == most else f"{fewest} to {most}"
 
 
 def _worth(steps: int, seeds: int) -> str:
@@ -65,15 +74,19 @@ def normalisation(summary: Mapping[str, Any]) -> str:
     )
 
 
-def chance(summary: Mapping[str, Any]) -> str:
-    """Says which methods of the tier's own grid are one and the same without lag, and differ by chance only."""
+def naming(summary: Mapping[str, Any]) -> str:
+    """Says what the names of the tier's own methods do not: what one leaves out, and which are the same at K = 1."""
     grid = summary["grids"][MAIN]
     pairs = [pair for pair in SAME_WITHOUT_LAG.items() if set(pair) <= set(grid["algorithms"])]
-    if 1 not in grid["capacities"] or not pairs:
-        return ""
-    return " ".join(
-        f"At K = 1 {look(name).label} is {look(same).label}: only rounding, which training amplifies, sets them apart."
-        for name, same in pairs
+    if 1 not in grid["capacities"]:
+        pairs = []
+    return joined(
+        *(text for name, text in WITHOUT.items() if name in grid["algorithms"]),
+        *(
+            f"At K = 1 {look(name).label} is {look(same).label}: only rounding, which training amplifies, sets them "
+            "apart."
+            for name, same in pairs
+        ),
     )
 
 
@@ -88,15 +101,28 @@ def trimming(table: pd.DataFrame) -> str:
     return "Over fewer than four scores (runs times tasks) the interquartile mean is the plain mean."
 
 
-def stratified(table: pd.DataFrame, *, drawn: str = "bars") -> str:
+def stratified(table: pd.DataFrame, *, drawn: str = "bars", coverage: bool = True) -> str:
     """What an interval over runs and tasks is.
 
     Args:
         table: the estimates drawn, with `runs` and `repetitions`.
         drawn: what shows the interval.
+        coverage: whether the estimates are means of scores, of which it is known how often the intervals hold them.
     """
     method = "runs are resampled within each task, tasks are kept"
-    return _interval(table, f"of a stratified bootstrap ({{}} resamples): {method}", drawn)
+    return _interval(table, f"of a stratified bootstrap ({{}} resamples): {method}", drawn, coverage)
+
+
+def won_or_lost(table: pd.DataFrame) -> str:
+    """What is wrong with a bootstrap's interval of a probability.
+
+    Args:
+        table: the probabilities drawn, with `runs`, `low`, `high`.
+    """
+    text = "Over few seeds these intervals are too narrow." if (table["runs"] > 1).any() else ""
+    if (table["low"] == table["high"]).any():
+        text = joined(text, "One without width means that every pair of runs had the same winner, not certainty.")
+    return text
 
 
 def over_seeds(table: pd.DataFrame, *, drawn: str = "bands") -> str:
@@ -104,7 +130,7 @@ def over_seeds(table: pd.DataFrame, *, drawn: str = "bands") -> str:
     return _interval(table, "of a bootstrap of the mean over seeds ({} resamples)", drawn)
 
 
-def _interval(table: pd.DataFrame, kind: str, drawn: str) -> str:
+def _interval(table: pd.DataFrame, kind: str, drawn: str, coverage: bool = True) -> str:
     if table.empty:
         return "No cell is finished yet."
     fewest, most = int(table["runs"].min()), int(table["runs"].max())
@@ -114,11 +140,12 @@ def _interval(table: pd.DataFrame, kind: str, drawn: str) -> str:
     if fewest < 2:
         text += f" Where a single seed is finished no interval is defined, and a point stands without {drawn}."
     narrowest = int(table.loc[table["runs"] > 1, "runs"].min())
-    if narrowest in COVERAGE:
+    if coverage and narrowest in COVERAGE:
         one, three = COVERAGE[narrowest]
         text += (
             f" They are too narrow: of normal scores, an interval over {narrowest} seeds holds the true mean in "
-            f"{one:.0%} of cases on one task and in {three:.0%} over three."
+            f"{one:.0%} of cases on one task and in {three:.0%} over three of equal spread; between the two where "
+            "their spreads differ."
         )
     return text
 

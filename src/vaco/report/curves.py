@@ -48,7 +48,7 @@ def draw(tables: Tables) -> Drawn:
         caption.scale(tables.summary),
         caption.over_seeds(table),
         "n counts seeds.",
-        caption.chance(tables.summary),
+        caption.naming(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

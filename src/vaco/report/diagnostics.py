@@ -109,7 +109,7 @@ def draw(tables: Tables) -> Drawn:
         "|ρ − 1| > ε is measured for every method alike, whether it clips or not; the effective sample size is that "
         "of the ratios ρ = π/β, divided by the number of samples.",
         caption.scale(tables.summary),
-        caption.chance(tables.summary),
+        caption.naming(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

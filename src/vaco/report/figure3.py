@@ -45,7 +45,7 @@ def draw(tables: Tables) -> Drawn:
         caption.trimming(table),
         "n counts the seeds that are finished on every task.",
         "Methods are set apart sideways at each K to keep their bars visible.",
-        caption.chance(tables.summary),
+        caption.naming(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

@@ -56,7 +56,7 @@ def draw(tables: Tables) -> Drawn:
         caption.stratified(curves, drawn="bands and bars"),
         caption.trimming(curves),
         "n counts the seeds that are finished on every task.",
-        caption.chance(tables.summary),
+        caption.naming(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

@@ -37,9 +37,10 @@ def draw(tables: Tables) -> Drawn:
         "and at the same K, averaged over tasks; ties count one half. Right of the dashed line the other method loses "
         "more often than it wins.",
         caption.scale(tables.summary),
-        caption.stratified(table),
+        caption.stratified(table, coverage=False),
+        caption.won_or_lost(table),
         "The two methods' runs are resampled independently. n counts the seeds that are finished on every task.",
-        caption.chance(tables.summary),
+        caption.naming(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

@@ -49,7 +49,7 @@ def draw(tables: Tables) -> Drawn:
         caption.normalisation(tables.summary),
         caption.stratified(table, drawn="bands"),
         "n counts the seeds that are finished on every task.",
-        caption.chance(tables.summary),
+        caption.naming(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

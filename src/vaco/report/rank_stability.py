@@ -56,17 +56,22 @@ def draw(tables: Tables) -> Drawn:
         "score than a run of the other method on the same task, averaged over tasks; ties count one half. Bottom: "
         "number of seeds each method would need for a two-sided test at 5 % to detect a difference of mean scores with "
         "a probability of 80 %: n = (t₀.₉₇₅ + t₀.₈₀)² · Σ (s_x² + s_y²) / (Σ d)², sums over tasks, d the difference "
-        "on a task and s² the variance between the seeds of a method on a task, pooled over K. Marks take the observed "
+        "on a task and s² the variance between the seeds of a method on a task at that K. Marks take the observed "
         "differences for true. Chance has made these larger than the true ones, so marks stand too far left on "
         "average; the line runs over the 95 % interval of the observed difference, to the right edge where that "
         f"interval holds 0. Filled: {label} is ahead; open: it is behind; an arrow: beyond {MOST:g} seeds. Dashed "
-        f"line: the seeds that the tier plans. Nothing is drawn where a variance has fewer than {FEWEST_FREEDOM} "
-        "degrees of freedom"
-        + (f"; those drawn have {known['freedom'].min()} or more." if len(known) else ", which is so everywhere yet."),
+        "line: the seeds that the tier plans. Nothing is drawn where the variance of the difference has fewer than "
+        f"{FEWEST_FREEDOM} degrees of freedom"
+        + (
+            f"; those drawn have {known['freedom'].min():.1f} or more."
+            if len(known)
+            else ", which is so everywhere yet."
+        ),
         caption.scale(tables.summary),
-        caption.stratified(improvement),
+        caption.stratified(improvement, coverage=False),
+        caption.won_or_lost(improvement),
         "n counts the seeds that are finished on every task; below, those of the smaller cell.",
-        caption.chance(tables.summary),
+        caption.naming(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

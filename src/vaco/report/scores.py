@@ -45,7 +45,7 @@ def draw(tables: Tables) -> Drawn:
         caption.over_seeds(table, drawn="bars"),
         "n counts seeds.",
         "Methods are set apart sideways at each K to keep their bars visible.",
-        caption.chance(tables.summary),
+        caption.naming(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)

@@ -26,15 +26,25 @@ class Tables:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.used: list[Path] = []
-        self.summary: Mapping[str, Any] = json.loads(self._path("summary.json").read_text(encoding="utf-8"))
+        self.summary: Mapping[str, Any] = self.json("summary")
+        if not isinstance(self.summary, dict):
+            raise UserError(f"{folder / 'summary.json'} is no summary of a tier: make it again with snakemake tables")
 
     def read(self, name: str) -> pd.DataFrame:
         """Read the table `name`.parquet."""
-        return pd.read_parquet(self._path(f"{name}.parquet"))
+        path = self._path(f"{name}.parquet")
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # Arrow's errors are of these two
+            raise UserError(f"the table {path} is damaged: delete it and make it with snakemake tables") from error
 
     def json(self, name: str) -> Any:
         """Read `name`.json."""
-        return json.loads(self._path(f"{name}.json").read_text(encoding="utf-8"))
+        path = self._path(f"{name}.json")
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is damaged: delete it and make it with snakemake tables") from error
 
     def _path(self, name: str) -> Path:
         path = self.folder / name

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from vaco.report.caption import COVERAGE, SAME_WITHOUT_LAG
+from vaco.report.caption import COVERAGE, SAME_WITHOUT_LAG, between
 from vaco.report.power import MOST
 from vaco.report.style import look
 from vaco.report.tables import MAIN, Tables
@@ -38,8 +38,16 @@ def with_interval(point: float, low: float, high: float, form: str) -> str:
     return f"{point:{form}}" + ("" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]")
 
 
-def estimate(key: str, row: pd.Series | None, form: str) -> Found:
-    """An estimate under four keys: the point, `.low` and `.high`, `.interval` for prose, and `.n` for the seeds."""
+def estimate(key: str, row: pd.Series | None, form: str, *, with_seeds: bool = False) -> Found:
+    """An estimate under five keys: the point, `.low` and `.high`, `.interval` for prose, and `.n` for the seeds.
+
+    Args:
+        key: without the tier's name.
+        row: `point`, `low`, `high`, `runs`; None where nothing is finished.
+        form: of one number.
+        with_seeds: whether `.interval` says how many seeds are behind it, for cells that have more or fewer than those
+            beside them: `0.80 [0.71, 0.87], 2 seeds`.
+    """
     if row is None or math.isnan(row["point"]):
         yield from ((f"{key}{part}", None, form) for part in ("", ".low", ".high", ".interval"))
         yield f"{key}.n", 0, "d"
@@ -48,8 +56,10 @@ def estimate(key: str, row: pd.Series | None, form: str) -> Found:
     yield key, float(row["point"]), form
     yield f"{key}.low", low, form
     yield f"{key}.high", high, form
-    yield f"{key}.interval", with_interval(row["point"], row["low"], row["high"], form), ""
-    yield f"{key}.n", int(row["runs"]), "d"
+    seeds = int(row["runs"])
+    behind = f", {seeds} seed{'s' * (seeds != 1)}" if with_seeds else ""
+    yield f"{key}.interval", with_interval(row["point"], row["low"], row["high"], form) + behind, ""
+    yield f"{key}.n", seeds, "d"
 
 
 def _lookup(table: pd.DataFrame, columns: list[str]) -> Callable[..., pd.Series | None]:
@@ -74,6 +84,7 @@ def from_summary(tables: Tables) -> Found:
     for name, grid in summary["progress"].items():
         for part in ("finished", "planned", "cells", "empty", "fewest", "most"):
             yield f"grid.{name}.{part}", grid[part], ",d"
+        yield f"grid.{name}.a_cell", between(grid["fewest"], grid["most"]), ""
         for seed, (finished, planned) in grid["seeds"].items():
             yield f"grid.{name}.seed{seed}", f"{finished} of {planned}", ""
     for env, reference in summary["references"].items():
@@ -87,11 +98,26 @@ def from_aggregates(tables: Tables) -> Found:
     """`<method>.lag<K>.<metric>` of the tier's own grid, and `factorial.<align>.<filter>` and other studies.
 
     `order.lag<K>` is the methods from the highest interquartile mean to the lowest, and `order.lag<K>.n` their fewest
-    seeds. `same.<method>.gap` is the difference between two names of one method, at K = 1.
+    seeds. `same.<method>.gap` is the difference between two names of one method, at K = 1. `keeps.<method>` is what a
+    method has at the largest K in units of its score at the least, `keeps.less` and `keeps.more` name those that keep
+    less or more of it than VACO, `claim.<metric>` is the paper's claim in words.
     """
     table = tables.read("aggregates")
     find = _lookup(table, ["grid", "name", "lag", "metric"])
     grid = tables.grid()
+    kept: dict[str, float] = {}
+    for name in grid["algorithms"]:
+        ends = [find(MAIN, name, lag, "iqm") for lag in (min(grid["capacities"]), max(grid["capacities"]))]
+        first, last = (math.nan if row is None else row["point"] for row in ends)
+        if first > 0 and not math.isnan(last):
+            kept[name] = last / first
+        yield f"keeps.{name}", kept.get(name), ".0%"
+    for word, sign in (("less", -1), ("more", 1)):
+        others = [name for name in kept if SUBJECT in kept and sign * (kept[name] - kept[SUBJECT]) > 0]
+        listed = ", ".join(look(name, tables.methods).label for name in sorted(others, key=lambda name: -kept[name]))
+        yield f"keeps.{word}", (listed or "none") if SUBJECT in kept else None, ""
+    for metric in ("iqm", "auc_iqm"):
+        yield f"claim.{metric}", _claim(table[table["metric"] == metric], grid), ""
     for lag in grid["capacities"]:
         rows = {name: find(MAIN, name, lag, "iqm") for name in grid["algorithms"]}
         known = {name: row for name, row in rows.items() if row is not None and not math.isnan(row["point"])}
@@ -110,14 +136,47 @@ def from_aggregates(tables: Tables) -> Found:
         if study == MAIN:
             continue
         for name, lag in product(grid["algorithms"], grid["capacities"]):
-            yield from estimate(
-                f"{study}.{words(tables, study, name)}.lag{lag}.iqm", find(study, name, lag, "iqm"), ".2f"
-            )
+            key = f"{study}.{words(tables, study, name)}.lag{lag}.iqm"
+            yield from estimate(key, find(study, name, lag, "iqm"), ".2f", with_seeds=True)
+
+
+def _claim(table: pd.DataFrame, grid: Mapping[str, Any]) -> str | None:
+    """Whether VACO's estimate is the highest at every K > 1, as words: the paper's claim, on these runs.
+
+    Args:
+        table: rows of one metric of `aggregates`.
+        grid: the tier's own.
+    """
+    points = table[table["grid"] == MAIN].dropna(subset=["point"]).set_index(["lag", "name"])["point"]
+    lagged = [lag for lag in grid["capacities"] if lag > 1]
+    if not lagged or any((lag, name) not in points.index for lag in lagged for name in grid["algorithms"]):
+        return None
+    highest = [lag for lag in lagged if points.loc[lag].idxmax() == SUBJECT]
+    lost = [lag for lag in lagged if lag not in highest]
+    if not lost:
+        return "holds"
+    missed = f"does not hold at K = {_listed(lost)}"
+    return f"holds at K = {_listed(highest)} and {missed}" if highest else missed
+
+
+def _listed(things: list[Any]) -> str:
+    """`4`, `4 and 16`, `4, 16 and 64`."""
+    *most, last = map(str, things)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def from_task_scores(tables: Tables) -> Found:
-    """`task.<task>.<method>.lag<K>.final` and `.score`, and `<study>.<task>.<method>...` for the studies."""
+    """`task.<task>.<method>.lag<K>.final` and `.score`, and `<study>.<task>.<method>...` for the studies.
+
+    `same.<method>.<task>` is the difference of the scores of two names of one method, at K = 1.
+    """
     find = _lookup(tables.read("task_scores"), ["grid", "env", "name", "lag", "metric"])
+    own = tables.grid()
+    for (name, same), env in product(SAME_WITHOUT_LAG.items(), own["environments"]):
+        if 1 in own["capacities"] and {name, same} <= set(own["algorithms"]):
+            mine, its = (find(MAIN, env, one, 1, "score") for one in (name, same))
+            gap = None if mine is None or its is None else mine["point"] - its["point"]
+            yield f"same.{name}.{short(env)}", gap, "+.2f"
     for grid_name, grid in tables.summary["grids"].items():
         first = "task" if grid_name == MAIN else grid_name
         cells = product(grid["environments"], grid["algorithms"], grid["capacities"])
@@ -158,14 +217,25 @@ def from_losses(tables: Tables) -> Found:
 
 
 def from_improvement(tables: Tables) -> Found:
-    """`improvement.<opponent>.lag<K>`: probability that a run of VACO scores higher."""
+    """`improvement.<opponent>.lag<K>`: probability that a run of VACO scores higher.
+
+    Where all pairs of runs have the same winner the bootstrap's interval has no width, and none is shown.
+    """
     find = _lookup(tables.read("improvement"), ["grid", "name", "opponent", "lag"])
     for other, lag in _opponents(tables):
-        yield from estimate(f"improvement.{other}.lag{lag}", find(MAIN, SUBJECT, other, lag), ".2f")
+        row = find(MAIN, SUBJECT, other, lag)
+        for key, value, form in estimate(f"improvement.{other}.lag{lag}", row, ".2f"):
+            decided = key.endswith(".interval") and value is not None and row is not None and row["low"] == row["high"]
+            yield key, f"{row['point']:.2f}, all pairs alike" if decided and row is not None else value, form
 
 
 def from_separation(tables: Tables) -> Found:
-    """`separation.<opponent>.lag<K>.seeds`: seeds that would tell VACO and the other method apart."""
+    """`separation.<opponent>.lag<K>.seeds`: seeds that would tell VACO and the other method apart.
+
+    `ahead.lag<K>` and `behind.lag<K>` are the methods whose mean score is below or above VACO's, `clear.lag<K>` those
+    of them for which the 95 % interval of the difference does not hold 0. `same.<method>.reach` is half the width of
+    that interval for two names of one method, at K = 1.
+    """
     table = tables.read("separation")
     find = _lookup(table, ["grid", "name", "opponent", "lag"])
     for other, lag in _opponents(tables):
@@ -173,7 +243,25 @@ def from_separation(tables: Tables) -> Found:
         seeds = None if row is None or math.isnan(row["seeds"]) else _count(row["seeds"])
         yield f"separation.{other}.lag{lag}.seeds", seeds, ",d"
         yield f"separation.{other}.lag{lag}.difference", None if row is None else row["difference"], "+.2f"
-    yield "separation.freedom", int(table["freedom"].min()) if len(table) else 0, "d"
+    for lag in tables.grid()["capacities"]:
+        rows = table[(table["grid"] == MAIN) & (table["name"] == SUBJECT) & (table["lag"] == lag)]
+        known = rows.dropna(subset=["low"])
+        yield f"ahead.lag{lag}", _methods(tables, rows, rows["difference"] > 0), ""
+        yield f"behind.lag{lag}", _methods(tables, rows, rows["difference"] < 0), ""
+        yield f"clear.lag{lag}", _methods(tables, known, (known["low"] > 0) | (known["high"] < 0)), ""
+    for name, same in SAME_WITHOUT_LAG.items():
+        row = find(MAIN, name, same, 1)
+        reach = math.nan if row is None else (row["high"] - row["low"]) / 2
+        yield f"same.{name}.reach", None if math.isnan(reach) else reach, ".2f"
+
+
+def _methods(tables: Tables, rows: pd.DataFrame, chosen: pd.Series) -> str | None:
+    """The other methods of the chosen rows of `separation`, the largest difference first; None without any rows."""
+    if rows.empty:
+        return None
+    rows = rows[chosen]
+    order = rows.reindex(rows["difference"].abs().sort_values(ascending=False).index)["opponent"]
+    return ", ".join(look(name, tables.methods).label for name in order) or "none"
 
 
 def _count(seeds: float) -> int | str:
@@ -216,8 +304,32 @@ def from_runs(tables: Tables) -> Found:
             yield f"constraint.{key}.excess", _median(rows, "forward_excess_median"), ".1%"
             yield f"constraint.{key}.largest", _largest(rows, "forward_excess_max"), ".0%"
         yield f"constraint.{key}.n", len(rows), "d"
+    yield from _drops(main, grid)
     yield from _trigger(tables, table)
     yield from _cost(tables, table)
+
+
+def _drops(main: pd.DataFrame, grid: Mapping[str, Any]) -> Found:
+    """`filter.drops_more`: at which K VACO drops a larger share of gradients than PPO's clip.
+
+    Then the share of minibatches that trigger and the share dropped of one that does, at the K where each is least and
+    where it is most.
+    """
+    more, known = [], []
+    shares: dict[str, list[float]] = {"fires": [], "of_triggered": []}
+    for lag in grid["capacities"]:
+        mine, its = (_means(main[(main["name"] == name) & (main["lag"] == lag)]) for name in (SUBJECT, "ppo"))
+        if mine is not None and mine["trigger_fraction"] > 0:
+            shares["fires"].append(mine["trigger_fraction"])
+            shares["of_triggered"].append((1.0 - mine["kept_fraction"]) / mine["trigger_fraction"])
+        if mine is not None and its is not None:
+            known.append(lag)
+            more += [lag] if mine["kept_fraction"] < its["kept_fraction"] else []
+    listed = f"at K = {_listed(more)}" if more else "at no K"
+    yield "filter.drops_more", listed if known else None, ""
+    for name, found in shares.items():
+        yield f"filter.{name}.least", min(found, default=None), ".0%"
+        yield f"filter.{name}.most", max(found, default=None), ".0%"
 
 
 def _trigger(tables: Tables, table: pd.DataFrame) -> Found:

@@ -1,4 +1,4 @@
-"""The README of a tier's results: what was run, when, on what, with which code, what it cost, and what is missing.
+"""The README of a tier's results: what they say, what was run, on what, with which code, at what cost, what is missing.
 
 `python -m vaco.report.tier_readme --tables results/desk/tables --out results/desk/README.md`
 """
@@ -12,8 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from vaco.report import caption
 from vaco.report.command import run_command
-from vaco.report.tables import Tables
+from vaco.report.tables import MAIN, Tables
+from vaco.report.tier_numbers import SUBJECT, from_aggregates, from_separation
 from vaco.report.typeset import as_markdown
 
 SHOWN = 12
@@ -24,12 +26,13 @@ FILES = """\
 * `tables/`: what the figures are drawn from; `summary.json` says what is missing and which versions were used."""
 
 
-def render(summary: Mapping[str, Any], runs: pd.DataFrame) -> str:
+def render(summary: Mapping[str, Any], runs: pd.DataFrame, found: Mapping[str, Any]) -> str:
     """The whole text.
 
     Args:
         summary: `summary.json`.
         runs: `runs.parquet`.
+        found: what the comparison says, by the keys of `vaco.report.tier_numbers`.
     """
     tier, planned, finished = summary["tier"], summary["planned_runs"], summary["runs"]
     state = "complete" if finished == planned else f"incomplete: {finished} of {planned} runs are finished"
@@ -39,6 +42,7 @@ def render(summary: Mapping[str, Any], runs: pd.DataFrame) -> str:
         summary["description"],
         f"**State: {state}.** {summary['steps']:,} environment steps a run.",
         _advice(tier, finished == planned),
+        *(["## What the comparison says so far", verdict(summary, found)] if f"keeps.{SUBJECT}" in found else []),
         "## How far each grid is",
         progress_table(summary),
         "## What it took",
@@ -64,6 +68,24 @@ def _advice(tier: str, complete: bool) -> str:
         f"`snakemake --config tier={tier}` trains the missing runs, in the order of seeds, and keeps those that are "
         f"here. `snakemake --config tier={tier} allow_missing=true` makes tables and figures of what is finished. "
         f"{redraw}"
+    )
+
+
+def verdict(summary: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The paper's claim, the order of the methods at every K, and which differences are beyond chance."""
+    wanted = ("order.lag{}", "order.lag{}.n", "ahead.lag{}", "behind.lag{}", "clear.lag{}")
+    rows = [
+        (str(lag), *(str(found.get(key.format(lag)) or "–") for key in wanted))
+        for lag in summary["grids"][MAIN]["capacities"]
+    ]
+    header = ("K", "interquartile means, highest first", "seeds", "VACO is ahead of", "and behind", "beyond chance")
+    claim = found.get("claim.iqm")
+    said = f"on the interquartile means it {claim}" if claim else "no verdict yet, runs are missing"
+    return (
+        f"The paper's main claim is that VACO scores highest when data are old: {said}. 0 is the random policy, 1 this "
+        f"tier's synchronous PPO.\n\n{as_markdown(header, rows)}\nAhead and behind by mean scores; beyond chance where "
+        f"Welch's 95 % interval of the difference does not hold 0, uncorrected for the number of comparisons. "
+        f"{caption.joined(caption.scale(summary), caption.naming(summary))}"
     )
 
 
@@ -127,7 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     tables = Tables(given.tables)
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(render(tables.summary, tables.read("runs")), encoding="utf-8")
+    found = {key: value for numbers in (from_aggregates, from_separation) for key, value, _ in numbers(tables)}
+    given.out.write_text(render(tables.summary, tables.read("runs"), found), encoding="utf-8")
     return 0
 
 
