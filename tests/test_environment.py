@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +31,18 @@ def locked() -> dict[str, str]:
 @pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
 def test_the_lock_satisfies_every_requirement(requirement: Requirement) -> None:
     assert requirement.specifier.contains(locked()[canonicalize_name(requirement.name)])
+
+
+def test_the_lock_installs_on_the_oldest_python_that_the_project_names() -> None:
+    """pip refuses a package whose own Requires-Python excludes it, such as >=3.11.5 on Debian 12's 3.11.2."""
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    refusing = {}
+    for name, number in locked().items():
+        found = metadata(name)
+        assert found["Version"].split("+")[0] == number.split("+")[0], f"{name}: run `make test`, or remove .venv"
+        if wanted := found["Requires-Python"]:
+            refusing |= {} if SpecifierSet(wanted).contains(oldest) else {name: wanted}
+    assert not refusing
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -328,8 +328,8 @@ def _drops(main: pd.DataFrame, grid: Mapping[str, Any]) -> Found:
     listed = f"at K = {_listed(more)}" if more else "at no K"
     yield "filter.drops_more", listed if known else None, ""
     for name, found in shares.items():
-        yield f"filter.{name}.least", min(found, default=None), ".0%"
-        yield f"filter.{name}.most", max(found, default=None), ".0%"
+        yield f"filter.{name}.least", min(found, default=None), ".1%"
+        yield f"filter.{name}.most", max(found, default=None), ".1%"
 
 
 def _trigger(tables: Tables, table: pd.DataFrame) -> Found:
