@@ -20,6 +20,7 @@ from vaco.report.tables import Tables
 from vaco.report.tier_numbers import (
     _claim,
     from_aggregates,
+    from_factorial,
     from_improvement,
     from_losses,
     from_runs,
@@ -224,6 +225,30 @@ def test_studies_say_how_many_seeds_are_behind_a_cell(tables_folder: Path, tmp_p
     assert found["sensitivity.vaco.lag8.iqm.interval"] == "0.50, 1 seed"
     assert found["sensitivity.vaco-delta0.4.lag8.iqm.interval"] == "0.50 [0.40, 0.60], 2 seeds"
     assert "seed" not in found["vaco.lag8.iqm.interval"]
+
+
+def test_with_which_filters_aligning_once_scores_higher(tables_folder: Path, tmp_path: Path) -> None:
+    scores = {
+        "none+clip": 0.5,
+        "once+clip": 0.6,
+        "continuous+clip": 0.7,
+        "none+tv": 0.4,
+        "once+tv": 0.3,
+        "none+kl": 1.0,
+    }
+
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        row = {"grid": "factorial", "lag": 8, "metric": "iqm"}
+        return pd.DataFrame([row | {"name": name, "point": point} for name, point in scores.items()])
+
+    tables = changed(tables_folder, tmp_path, "aggregates", change)
+    assert not list(from_factorial(tables)), "the tier has no such study"
+    methods = {name: {"pair": name, "settings": {}} for name in scores}
+    grid = {"algorithms": list(scores), "capacities": [8]}
+    tables.summary = {**tables.summary, "methods": methods, "grids": {"factorial": grid}}
+    found = {key: value for key, value, _ in from_factorial(tables)}
+    assert found["factorial.once_above.never"] == "1 of 2 filters (clip)"
+    assert found["factorial.once_above.continuous"] == "0 of 1 filters"
 
 
 def test_where_the_filter_drops_more_than_the_clip(tables_folder: Path, tmp_path: Path) -> None:

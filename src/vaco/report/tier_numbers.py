@@ -140,6 +140,25 @@ def from_aggregates(tables: Tables) -> Found:
             yield from estimate(key, find(study, name, lag, "iqm"), ".2f", with_seeds=True)
 
 
+def from_factorial(tables: Tables) -> Found:
+    """`factorial.once_above.<never|continuous>`: the filters with which aligning once scores higher, of how many."""
+    grid = tables.summary["grids"].get("factorial")
+    if not grid:
+        return
+    find = _lookup(tables.read("aggregates"), ["grid", "name", "lag", "metric"])
+    points: dict[str, float] = {}
+    for name in grid["algorithms"]:
+        row = find("factorial", name, grid["capacities"][0], "iqm")
+        if row is not None and not tables.methods[name]["settings"]:
+            points[tables.methods[name]["pair"]] = row["point"]
+    filters = sorted({pair.split("+")[1] for pair in points})
+    for word, align in (("never", "none"), ("continuous", "continuous")):
+        both = [one for one in filters if {f"once+{one}", f"{align}+{one}"} <= set(points)]
+        above = [one for one in both if points[f"once+{one}"] > points[f"{align}+{one}"]]
+        listed = f"{len(above)} of {len(both)} filters" + (f" ({', '.join(above)})" if above else "")
+        yield f"factorial.once_above.{word}", listed if both else None, ""
+
+
 def _claim(table: pd.DataFrame, grid: Mapping[str, Any]) -> str | None:
     """Whether VACO's estimate is the highest at every K > 1, as words: the paper's claim, on these runs.
 
@@ -377,7 +396,7 @@ def _largest(rows: pd.DataFrame, column: str) -> float | None:
 
 TABLES: dict[str, tuple[Callable[[Tables], Found], ...]] = {
     "summary.json": (from_summary,),
-    "aggregates.parquet": (from_aggregates,),
+    "aggregates.parquet": (from_aggregates, from_factorial),
     "task_scores.parquet": (from_task_scores, from_losses),
     "improvement.parquet": (from_improvement,),
     "separation.parquet": (from_separation,),
