@@ -5,7 +5,13 @@ import hashlib
 # All that a page can show: its own sources, generated figures, tables and numbers, and the code that it quotes.
 BOOK_READS = [
     *("paper/book", "paper/figures", "paper/tables", "paper/numbers.json", "config"),
-    *("results/theory", "results/schematic", "benchmarks/results", "src/vaco", "theory"),
+    *(
+        "results/theory",
+        "results/schematic",
+        "benchmarks/results",
+        "src/vaco",
+        "theory",
+    ),
     *("results/desk/tables", "results/lm_desk/tables"),
 ]
 
