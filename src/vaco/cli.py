@@ -189,6 +189,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from vaco.control import replay
+    from vaco.lm.verify import LANGUAGE, kind_of
     from vaco.runs import provenance
     from vaco.runs.tables import write_json
 
@@ -211,23 +212,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         result = replay.random_returns(options.env, options.episodes, options.seed)
         result |= {"source_hash": provenance.reference_hash(), "versions": provenance.machine()["versions"]}
     else:
-        _refuse_language(options.run)
+        if kind_of(options.run, None) is LANGUAGE:
+            raise UserError(f"{options.run} is a run of a language model: give it to 'vaco lm evaluate --run'")
         result = replay.policy_returns(options.run, options.episodes, options.seed)
     print(f"{result['env']}, {result['policy']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']}")
     if options.out:
         write_json(options.out, result)
-
-
-def _refuse_language(run: Path) -> None:
-    """Stop if a folder holds a run of a language model, whose policy has another form."""
-    from vaco.runs.tables import read_json
-
-    if not (run / "manifest.json").is_file():
-        return
-    manifest = read_json(run / "manifest.json")
-    identity = manifest.get("identity") if isinstance(manifest, dict) else None
-    if isinstance(identity, dict) and "env" not in identity:
-        raise UserError(f"{run} holds no run on a MuJoCo task; one of a language model: vaco lm evaluate --run {run}")
 
 
 def _theory(arguments: Sequence[str]) -> int:

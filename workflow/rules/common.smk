@@ -108,15 +108,15 @@ def finished(run):
     return Path("results", run.folder, "manifest.json").is_file()
 
 
-def wanted_runs():
-    """The runs to aggregate: all of the tier, or, with allow_missing, those that are finished."""
-    return [run for run in TIER.runs() if not config["allow_missing"] or finished(run)]
+def wanted(runs):
+    """The runs to aggregate: all of a tier's, or, with allow_missing, those that are finished."""
+    return [run for run in runs if not config["allow_missing"] or finished(run)]
 
 
 def run_files(wildcards):
     return [
         f"results/{run.folder}/{name}"
-        for run in wanted_runs()
+        for run in wanted(TIER.runs())
         for name in ("manifest.json", "phases.parquet", "evals.parquet")
     ]
 
@@ -133,7 +133,7 @@ def ground():
     """
     if config["redraw_only"]:
         return []
-    runs = [f"results/{run.folder}/manifest.json" for run in wanted_runs()]
+    runs = [f"results/{run.folder}/manifest.json" for run in wanted(TIER.runs())]
     return runs + reference_files(None)
 
 

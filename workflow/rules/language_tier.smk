@@ -43,15 +43,10 @@ def lm_run(wildcards):
     return readable(LM.find, folder)
 
 
-def lm_wanted():
-    """The runs to aggregate: all of the tier, or, with allow_missing, those that are finished."""
-    return [run for run in LM.runs if not config["allow_missing"] or finished(run)]
-
-
 def lm_files(wildcards):
     return [
         f"results/{run.folder}/{name}"
-        for run in lm_wanted()
+        for run in wanted(LM.runs)
         for name in ("manifest.json", "phases.parquet", "evals.parquet")
     ]
 
@@ -60,13 +55,13 @@ def lm_ground():
     """What figures of language models stand on, as targets of their own, see `ground`."""
     if config["redraw_only"] or not LM:
         return []
-    return [f"results/{run.folder}/manifest.json" for run in lm_wanted()]
+    return [f"results/{run.folder}/manifest.json" for run in wanted(LM.runs)]
 
 
 @cache
 def lm_stale():
     """Folders of the finished runs of other code or settings than those here."""
-    return {run.folder.as_posix() for run in readable(stale_runs, LM, LANGUAGE)}
+    return {run.folder for run in readable(stale_runs, LM, LANGUAGE)}
 
 
 def lm_warm(wildcards):
@@ -76,5 +71,6 @@ def lm_warm(wildcards):
     for one missing run would retrain every other: `ancient` holds only for files that are there.
     """
     run = lm_run(wildcards)
-    kept = finished(run) and Path("results", run.folder).as_posix() not in lm_stale()
-    return [] if kept and not Path(WARM_START).is_file() else ancient(WARM_START)
+    if Path(WARM_START).is_file() or not finished(run):
+        return ancient(WARM_START)
+    return WARM_START if Path("results", run.folder) in lm_stale() else []

@@ -4,7 +4,7 @@ snakemake paper       paper/build/report.pdf, about the tier desk (or paper, wit
 snakemake explorer    paper/book/explorer/data.html
 """
 
-from vaco.report.paper import inputs_hash
+from vaco.report.paper import inputs_hash, tables_hash
 
 # Both leave out the smoke tier, which is no evidence about any method.
 SHOWN_TIERS = ["desk", "paper"]

@@ -1,5 +1,6 @@
 """Before anything trains: finished runs that Snakemake would keep although their code or settings have changed."""
 
+from vaco.lm.verify import LANGUAGE
 from vaco.runs import stale
 from vaco.runs.kinds import CONTROL
 
