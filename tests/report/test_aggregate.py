@@ -160,6 +160,25 @@ def test_what_does_not_belong_is_refused(
         aggregate(read_plan(small_tier.plan()), copy, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[]", "is no manifest of a run"),
+        (b'{"status": "complete", "identity": {}, "config": 1}', "does not say the config of its run"),
+        (b'{"status": "complete", "identity": {}, "config": {}, "checksums": {}, "versions": {}}', "env = Hopper-v5"),
+    ],
+)
+def test_a_damaged_manifest_is_named(
+    small_tier: Tier, copy: Path, tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = copy.parent / small_tier.find("Hopper-v5", "vaco", 1, 0).folder / "manifest.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        aggregate(read_plan(small_tier.plan()), copy, tmp_path)
+
+
 def test_a_variant_must_have_been_trained_as_its_name_says(small_tier: Tier, copy: Path, tmp_path: Path) -> None:
     plain, variant = (small_tier.find("Hopper-v5", name, 8, 0) for name in ("vaco", "vaco-delta0.4"))
     shutil.rmtree(copy.parent / variant.folder)

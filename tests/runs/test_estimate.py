@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vaco.errors import UserError
 from vaco.runs.estimate import Sample, estimate, finished_samples, measure_run, this_machine
 from vaco.runs.tiers import Tier, load_tier
 
@@ -136,6 +137,13 @@ def of_this_machine(tier: Tier, place: Path) -> list[Path]:
     for path in manifests:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"host": host, "cpu": cpu}))
     return manifests
+
+
+def test_a_damaged_manifest_is_named(tier: Tier, tmp_path: Path) -> None:
+    path = of_this_machine(tier, tmp_path)[0]
+    path.write_text("[]")
+    with pytest.raises(UserError, match="is no manifest of a run"):
+        finished_samples(tmp_path)
 
 
 def test_a_few_finished_runs_of_each_kind_are_read(tier: Tier, tmp_path: Path) -> None:

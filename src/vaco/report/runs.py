@@ -16,6 +16,8 @@ from vaco.errors import UserError
 from vaco.report.plan import Cell, Plan
 
 IDENTITY = ("env", "algorithm", "lag", "seed", "steps")
+# The parts of a manifest that are records themselves.
+SECTIONS = ("identity", "config", "checksums", "versions")
 # What says where and how often a run looked, not how it learnt: left out of the table of hyper-parameters.
 NOT_HYPERPARAMETERS = frozenset({"env", "algorithm", "lag", "seed", "steps", "eval_points", "eval_episodes"})
 
@@ -74,17 +76,23 @@ def _manifest(folder: Path) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        manifest: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as problem:
-        raise UserError(f"{path} is not JSON ({problem.msg}): delete the folder and run it again") from problem
-    return manifest if manifest.get("status") == "complete" else None
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:  # also text that is not UTF-8
+        raise UserError(f"{path} is not JSON ({problem}): delete the folder and run it again") from problem
+    if not isinstance(manifest, dict):
+        raise UserError(f"{path} is no manifest of a run: delete the folder and run it again")
+    if manifest.get("status") != "complete":
+        return None
+    if absent := [name for name in SECTIONS if not isinstance(manifest.get(name), dict)]:
+        raise UserError(f"{path} does not say the {absent[0]} of its run: delete the folder and run it again")
+    return manifest
 
 
 def _check_identity(plan: Plan, cell: Cell, folder: Path, manifest: Mapping[str, Any]) -> None:
     method = plan.methods[cell.name]
     expected = dict(zip(IDENTITY, (cell.env, method.algorithm, cell.lag, cell.seed, plan.steps), strict=True))
     for key, value in expected.items():
-        found = manifest["identity"][key]
+        found = manifest["identity"].get(key)
         if found != value:
             raise UserError(
                 f"{folder} should hold {key} = {value}, but its manifest says {found}: the folder was moved or the "
@@ -128,7 +136,7 @@ def check_mixture(runs: Iterable[Run]) -> list[str]:
     # The source hash covers only the filter that the algorithm uses, so it is compared within an algorithm.
     sources: dict[str, set[str]] = defaultdict(set)
     for run in runs:
-        sources[run.manifest["identity"]["algorithm"]].add(run.manifest["source_hash"])
+        sources[run.manifest["identity"]["algorithm"]].add(str(run.manifest.get("source_hash")))
     mixed = sorted(algorithm for algorithm, hashes in sources.items() if len(hashes) > 1)
     if mixed:
         warnings.append(f"Runs of {', '.join(mixed)} were made by more than one version of the training code.")

@@ -206,12 +206,17 @@ def finished_samples(results_dir: Path) -> tuple[list[Sample], int]:
 
     Returns:
         The samples, and how many finished runs were left out because another machine made them.
+
+    Raises:
+        UserError: a manifest cannot be read.
     """
     taken: dict[tuple[str, str, int], int] = defaultdict(int)
     samples: list[Sample] = []
     here, elsewhere = this_machine(), 0
     for path in sorted(Path(results_dir).glob("*/runs/*/*/lag*/seed*/manifest.json")):
         manifest = read_json(path)
+        if not isinstance(manifest, dict):
+            raise UserError(f"{path} is no manifest of a run: delete the folder and run its command again")
         if manifest.get("status") != "complete" or not (path.parent / "phases.parquet").is_file():
             continue
         if (manifest.get("host"), manifest.get("cpu")) != here:
