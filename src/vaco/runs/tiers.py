@@ -255,7 +255,9 @@ def _tier_path(path_or_name: str | Path) -> Path:
         return path
     named = Path("config") / f"{text}.yaml"
     if not named.is_file():
-        known = [p.stem for p in Path("config").glob("*.yaml") if p.stem != "config"]
+        # Beside tiers of control there are the settings, published results and tiers of language models.
+        stems = [p.stem for p in Path("config").glob("*.yaml") if not p.stem.startswith("lm_")]
+        known = [stem for stem in stems if stem not in {"config", "published"}]
         hint = nearest(text, known) if known else "run this command from the root of the repository"
         raise UserError(f"there is no tier '{text}' (no file {named}): {hint}")
     return named
