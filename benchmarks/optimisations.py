@@ -128,6 +128,23 @@ def stepping() -> Pair:
     return "step of 16 HalfCheetahs: batched / gymnasium", *(lambda e=env: e.step(actions) for env in envs)  # type: ignore[return-value]
 
 
+def stopwatch_seconds() -> list[float]:
+    """One step of a HalfCheetah without and with MuJoCo's stop-watch, in processes of their own: it stays stopped."""
+    script = (
+        "import sys, time, gymnasium, mujoco; from vaco import stopwatch\n"
+        "if sys.argv[1] == 'off': assert stopwatch.stop()\n"
+        "task = gymnasium.make('HalfCheetah-v5').unwrapped; model, data = task.model, task.data\n"
+        "mujoco.mj_step(model, data, 500); began = time.perf_counter(); mujoco.mj_step(model, data, 20_000)\n"
+        "print(task.frame_skip * (time.perf_counter() - began) / 20_000)\n"
+    )
+    times: list[list[float]] = [[], []]
+    for _ in range(9):
+        for index, state in enumerate(("off", "on")):
+            done = subprocess.run([sys.executable, "-c", script, state], check=True, capture_output=True, text=True)
+            times[index].append(float(done.stdout))
+    return [median(t) for t in times]
+
+
 def turns(first: Callable[[], Any], second: Callable[[], Any], count: int = 15, length: float = 0.1) -> list[float]:
     """Median seconds per call of each, taking turns."""
     times: list[list[float]] = [[], []]
@@ -163,6 +180,7 @@ def main() -> None:
     for make in (gradient, hyperbolic_tangent, adam, acting, recurrence, stepping):
         name, first, second = make()
         rows.append((name, *turns(first, second)))
+    rows.append(("step of a HalfCheetah: MuJoCo's stop-watch off / on", *stopwatch_seconds()))
     rows.append(("start of a process: ours / with torch.optim.Adam", *import_seconds()))
     print("| optimisation | ours | plain | ratio |\n|---|---|---|---|")
     for name, ours, plain in rows:

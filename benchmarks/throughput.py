@@ -40,10 +40,12 @@ BATCH = ENVS * PHASE_STEPS
 
 def train_worker(task: str, algorithm: str, lag: int, phases: int) -> dict[str, float]:
     """Live transitions per second of our loop, and where the time of a phase goes."""
+    from vaco import stopwatch
     from vaco.control.collect import Collector
     from vaco.control.train import Run
     from vaco.runs.config import build
 
+    stopwatch.stop()  # as `vaco train` does
     run = Run(build({"env": task, "algorithm": algorithm, "lag": lag, "steps": 10_000_000}))
     for _ in range(max(WARM_UP, 2 * lag if lag > 1 else 0)):
         run.advance()
@@ -98,11 +100,14 @@ def sb3_worker(task: str, phases: int) -> dict[str, float]:
 
 
 def physics_worker(task: str, phases: int) -> dict[str, float]:
-    """A bare mj_step loop over 16 simulations under random controls: no observation, no reward, no learner."""
+    """A bare mj_step loop over 16 simulations under random controls, without observation, reward, learner or timers."""
     import gymnasium
     import mujoco
     import numpy as np
 
+    from vaco import stopwatch
+
+    stopwatch.stop()
     reference = gymnasium.make(task).unwrapped
     model, skip = reference.model, reference.frame_skip  # type: ignore[attr-defined]
     simulations = [mujoco.MjData(model) for _ in range(ENVS)]

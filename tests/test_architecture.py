@@ -19,6 +19,7 @@ FUNCTION_LINES = 80
 ARROWS: dict[str, set[str] | None] = {
     "vaco": set(),
     "vaco.errors": set(),
+    "vaco.stopwatch": set(),
     "vaco.objectives": {"vaco.errors"},
     "vaco.lag": {"vaco.errors", "vaco.objectives"},
     "vaco.runs": {"vaco.errors", "vaco.objectives", "vaco.lag"},

@@ -171,10 +171,13 @@ def _train(options: argparse.Namespace) -> None:
     except OverflowError:
         raise UserError("a setting is a number too large for any run: write one of fewer digits") from None
 
+    from vaco import stopwatch
     from vaco.control.train import train
     from vaco.runs.folder import discard_other, remark_on_code
     from vaco.runs.lock import waiting
     from vaco.runs.provenance import training_hash
+
+    stopwatch.stop()
 
     def begin() -> None:
         source = training_hash(config.algorithm)
@@ -188,6 +191,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from vaco import stopwatch
     from vaco.control import replay
     from vaco.lm.verify import LANGUAGE, kind_of
     from vaco.runs import provenance
@@ -208,6 +212,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             options.out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{options.out} cannot be written ({error.strerror}): give another --out") from error
+    stopwatch.stop()
     if options.random:
         result = replay.random_returns(options.env, options.episodes, options.seed)
         result |= {"source_hash": provenance.reference_hash(), "versions": provenance.machine()["versions"]}
