@@ -16,6 +16,7 @@ import pytest
 from vaco.errors import UserError
 from vaco.report import numbers
 from vaco.report.numbers import UNKNOWN, collect, number
+from vaco.report.run_numbers import from_runs
 from vaco.report.tables import Tables
 from vaco.report.tier_numbers import (
     _claim,
@@ -23,7 +24,7 @@ from vaco.report.tier_numbers import (
     from_factorial,
     from_improvement,
     from_losses,
-    from_runs,
+    from_sensitivity,
     from_separation,
     from_task_scores,
 )
@@ -125,6 +126,7 @@ def test_a_method_that_is_another_without_lag_is_not_counted_there_again(tables_
     separation.to_parquet(copied / "separation.parquet")
     row = separation.set_index(["lag", "name", "opponent"]).loc[(1, "ppo", "geppo")]
     found = {key: value for key, value, _ in from_separation(tables)}
+    assert found["same.geppo.difference"] == pytest.approx(-row["difference"])
     assert found["same.geppo.reach"] == pytest.approx(row["high"] - row["difference"]) and row["high"] > row["low"]
 
 
@@ -191,6 +193,8 @@ def test_which_methods_are_ahead_and_which_beyond_chance(tables_folder: Path, tm
 
     found = {key: value for key, value, _ in from_separation(changed(tables_folder, tmp_path, "separation", change))}
     assert (found["ahead.lag8"], found["behind.lag8"], found["clear.lag8"]) == ("SPO", "PPO", "PPO")
+    assert (found["clear.count"], found["separation.pairs"]) == (1, 2)
+    assert (found["claim.refuted"], found["claim.confirmed"]) == ("at K = 8", "at no K")
     assert found["ahead.lag1"] is found["behind.lag1"] is found["clear.lag1"] is None
 
 
@@ -198,6 +202,46 @@ def test_with_single_seeds_nothing_is_said_to_be_beyond_chance(tables_folder: Pa
     tables = changed(tables_folder, tmp_path, "separation", lambda table: table.assign(low=math.nan, high=math.nan))
     found = {key: value for key, value, _ in from_separation(tables)}
     assert found["clear.lag8"] is None and found["ahead.lag8"] is not None
+    assert found["clear.count"] is found["claim.refuted"] is found["claim.confirmed"] is None
+
+
+@pytest.mark.parametrize(
+    ("lows", "confirmed"), [((0.1, 0.2), "at K = 8"), ((0.1, -0.2), "at no K"), ((0.1, math.nan), "at no K")]
+)
+def test_the_claim_is_confirmed_where_vaco_is_ahead_of_all_beyond_chance(
+    lows: tuple[float, float], confirmed: str, tables_folder: Path, tmp_path: Path
+) -> None:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        for opponent, low in zip(("ppo", "spo"), lows, strict=True):
+            row = (table["name"] == "vaco") & (table["opponent"] == opponent) & (table["lag"] == 8)
+            table.loc[row, ["difference", "low", "high", "seeds", "runs"]] = [0.5, low, 0.9, 3, 3 if low > 0.1 else 2]
+        return table
+
+    found = {key: value for key, value, _ in from_separation(changed(tables_folder, tmp_path, "separation", change))}
+    assert (found["claim.refuted"], found["claim.confirmed"]) == ("at no K", confirmed)
+
+
+def test_how_many_comparisons_have_seeds_enough(tables_folder: Path, tmp_path: Path) -> None:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        table["seeds"], table["runs"] = math.nan, 3
+        own = (table["name"] == "vaco") & (table["opponent"] == "ppo")
+        table.loc[own & (table["lag"] == 1), "seeds"] = 3
+        table.loc[own & (table["lag"] == 8), "seeds"] = 4
+        return table
+
+    found = {key: value for key, value, _ in from_separation(changed(tables_folder, tmp_path, "separation", change))}
+    assert (found["separation.enough"], found["separation.pairs"]) == (1, 4)
+
+
+def test_the_best_and_the_worst_setting_of_a_study(tables_folder: Path, tmp_path: Path) -> None:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        own = (table["grid"] == "sensitivity") & (table["metric"] == "iqm")
+        table.loc[own & (table["name"] == "vaco"), ["point", "low", "high"]] = [0.5, 0.4, 0.6]
+        table.loc[own & (table["name"] == "vaco-delta0.4"), ["point", "low", "high"]] = [0.7, math.nan, math.nan]
+        return table
+
+    found = {key: value for key, value, _ in from_sensitivity(changed(tables_folder, tmp_path, "aggregates", change))}
+    assert (found["sensitivity.vaco.best"], found["sensitivity.vaco.worst"]) == ("0.70", "0.50 [0.40, 0.60]")
 
 
 def test_all_pairs_alike_is_no_interval(tables_folder: Path, tmp_path: Path) -> None:
@@ -209,7 +253,7 @@ def test_all_pairs_alike_is_no_interval(tables_folder: Path, tmp_path: Path) -> 
         return table
 
     found = {key: value for key, value, _ in from_improvement(changed(tables_folder, tmp_path, "improvement", change))}
-    assert found["improvement.ppo.lag8.interval"] == "1.00, all pairs alike"
+    assert found["improvement.ppo.lag8.interval"] == "1.00, all pairs of a task alike"
     assert found["improvement.spo.lag8.interval"] == "0.60 [0.40, 0.90]"
 
 
@@ -257,6 +301,7 @@ def test_where_the_filter_drops_more_than_the_clip(tables_folder: Path, tmp_path
             table.loc[(table["name"] == name) & (table["lag"] == lag), "kept_fraction"] = kept
         for lag, fires in ((1, 0.1), (8, 0.4)):
             table.loc[(table["name"] == "vaco") & (table["lag"] == lag), "trigger_fraction"] = fires
+        table.loc[table["name"] == "ppo", "backward_lag"] = 0.05
         return table
 
     found = {key: value for key, value, _ in from_runs(changed(tables_folder, tmp_path, "runs", change))}
@@ -264,6 +309,8 @@ def test_where_the_filter_drops_more_than_the_clip(tables_folder: Path, tmp_path
     assert (found["filter.fires.least"], found["filter.fires.most"]) == (pytest.approx(0.1), pytest.approx(0.4))
     shares = found["filter.of_triggered.least"], found["filter.of_triggered.most"]
     assert shares == (pytest.approx(0.05 / 0.1), pytest.approx(0.3 / 0.4))
+    # At K = 1 there is no backward lag to compare with.
+    assert found["filter.clip_per_lag.least"] == found["filter.clip_per_lag.most"] == pytest.approx(0.2 / 0.05)
 
 
 def test_seeds_beyond_counting_are_not_seeds_that_were_not_measured(tables_folder: Path, tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ def test_the_readme_says_what_the_comparison_says(tables_folder: Path) -> None:
     assert re.search(r"\| 8 +\| PPO 0.90, VACO 0.50, SPO 0.10 +\| 3 +\| SPO +\| PPO +\| none +\|", text)
     assert re.search(r"\| 1 +\| – +\| – +\| – +\| – +\| – +\|", text), "nothing is known there"
     assert "not evidence about the methods" in text, "a tier this short says so"
+    assert "so far" not in text and "beyond chance, by mean scores" not in text, "complete, and nothing is known"
+    found |= {"claim.refuted": "at K = 8", "claim.confirmed": "at no K"}
+    text = tier_readme.render(tables.summary | {"runs": 38}, tables.read("runs"), found)
+    assert "## What the comparison says so far" in text
+    assert "another method is ahead of VACO at K = 8, and VACO is ahead of all others at no K. 0 is" in text
     assert "no verdict yet" in tier_readme.verdict(tables.summary, found | {"claim.iqm": None})
 
 

@@ -110,7 +110,10 @@ def stratified(table: pd.DataFrame, *, drawn: str = "bars", coverage: bool = Tru
         coverage: whether the estimates are means of scores, of which it is known how often the intervals hold them.
     """
     method = "runs are resampled within each task, tasks are kept"
-    return _interval(table, f"of a stratified bootstrap ({{}} resamples): {method}", drawn, coverage)
+    text = _interval(table, f"of a stratified bootstrap ({{}} resamples): {method}", drawn, coverage)
+    if "too narrow" not in text:
+        return text
+    return f"{text} Where tasks lie far apart, an interval of the interquartile mean holds its own less often still."
 
 
 def won_or_lost(table: pd.DataFrame) -> str:
@@ -121,7 +124,8 @@ def won_or_lost(table: pd.DataFrame) -> str:
     """
     text = "Over few seeds these intervals are too narrow." if (table["runs"] > 1).any() else ""
     if (table["low"] == table["high"]).any():
-        text = joined(text, "One without width means that every pair of runs had the same winner, not certainty.")
+        alike = "One without width means that every pair of runs on a task had the same winner, not certainty."
+        text = joined(text, alike)
     return text
 
 
@@ -143,9 +147,9 @@ def _interval(table: pd.DataFrame, kind: str, drawn: str, coverage: bool = True)
     if coverage and narrowest in COVERAGE:
         one, three = COVERAGE[narrowest]
         text += (
-            f" They are too narrow: of normal scores, an interval over {narrowest} seeds holds the true mean in "
-            f"{one:.0%} of cases on one task and in {three:.0%} over three of equal spread; between the two where "
-            "their spreads differ."
+            f" They are too narrow: of normal scores, an interval of the mean over {narrowest} seeds holds the true "
+            f"one in {one:.0%} of cases on one task and in {three:.0%} over three of equal spread; between the two "
+            "where their spreads differ."
         )
     return text
 

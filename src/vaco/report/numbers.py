@@ -7,7 +7,7 @@ A flat object, key → {"value", "text", "source"}: the number itself, the numbe
 from. What has not been measured has the value null and the text "not yet measured".
 
 To add numbers, write a function from the content of a file to (key, value, format) triples, and enter it with its file
-in `THEORY`, `BENCHMARKS` or, for a table of the tier, in `vaco.report.tier_numbers.TABLES`. A value that is a string
+in `THEORY`, `BENCHMARKS` or, for a table of the tier, in `TABLES`. A value that is a string
 stands as it is; the format is that of `format()`.
 """
 
@@ -23,12 +23,31 @@ from typing import Any
 from vaco.errors import UserError
 from vaco.report.command import run_command
 from vaco.report.lm_numbers import from_language
+from vaco.report.run_numbers import from_runs
 from vaco.report.tables import Tables
-from vaco.report.tier_numbers import TABLES, Found
+from vaco.report.tier_numbers import (
+    Found,
+    from_aggregates,
+    from_factorial,
+    from_improvement,
+    from_losses,
+    from_sensitivity,
+    from_separation,
+    from_summary,
+    from_task_scores,
+)
 
 UNKNOWN = "not yet measured"
 Number = dict[str, Any]
 Reader = Callable[[Any], Found]
+TABLES: dict[str, tuple[Callable[[Tables], Found], ...]] = {
+    "summary.json": (from_summary,),
+    "aggregates.parquet": (from_aggregates, from_factorial, from_sensitivity),
+    "task_scores.parquet": (from_task_scores, from_losses),
+    "improvement.parquet": (from_improvement,),
+    "separation.parquet": (from_separation,),
+    "runs.parquet": (from_runs,),
+}
 
 
 def number(value: Any, form: str, source: str) -> Number:

@@ -7,7 +7,7 @@ a finished run has its keys too, with the value None.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -140,6 +140,26 @@ def from_aggregates(tables: Tables) -> Found:
             yield from estimate(key, find(study, name, lag, "iqm"), ".2f", with_seeds=True)
 
 
+def from_sensitivity(tables: Tables) -> Found:
+    """`sensitivity.<algorithm>.best` and `.worst`: the setting of the study with the highest and lowest score, with it.
+
+    A best of several settings, on the runs that it was chosen by, flatters.
+    """
+    grid = tables.summary["grids"].get("sensitivity")
+    if not grid:
+        return
+    find = _lookup(tables.read("aggregates"), ["grid", "name", "lag", "metric"])
+    rows = {name: find("sensitivity", name, grid["capacities"][0], "iqm") for name in grid["algorithms"]}
+    known = {name: row for name, row in rows.items() if row is not None and not math.isnan(row["point"])}
+    for algorithm in dict.fromkeys(tables.methods[name]["algorithm"] for name in grid["algorithms"]):
+        own = {name: row for name, row in known.items() if tables.methods[name]["algorithm"] == algorithm}
+        order = sorted(own, key=lambda name: own[name]["point"])
+        for word, place in (("worst", 0), ("best", -1)):
+            row = own[order[place]] if order else None
+            shown = None if row is None else with_interval(row["point"], row["low"], row["high"], ".2f")
+            yield f"sensitivity.{algorithm}.{word}", shown, ""
+
+
 def from_factorial(tables: Tables) -> Found:
     """`factorial.once_above.<never|continuous>`: the filters with which aligning once scores higher, of how many."""
     grid = tables.summary["grids"].get("factorial")
@@ -174,11 +194,11 @@ def _claim(table: pd.DataFrame, grid: Mapping[str, Any]) -> str | None:
     lost = [lag for lag in lagged if lag not in highest]
     if not lost:
         return "holds"
-    missed = f"does not hold at K = {_listed(lost)}"
-    return f"holds at K = {_listed(highest)} and {missed}" if highest else missed
+    missed = f"does not hold at K = {listed_words(lost)}"
+    return f"holds at K = {listed_words(highest)} and {missed}" if highest else missed
 
 
-def _listed(things: list[Any]) -> str:
+def listed_words(things: Sequence[Any]) -> str:
     """`4`, `4 and 16`, `4, 16 and 64`."""
     *most, last = map(str, things)
     return f"{', '.join(most)} and {last}" if most else last
@@ -238,25 +258,29 @@ def from_losses(tables: Tables) -> Found:
 def from_improvement(tables: Tables) -> Found:
     """`improvement.<opponent>.lag<K>`: probability that a run of VACO scores higher.
 
-    Where all pairs of runs have the same winner the bootstrap's interval has no width, and none is shown.
+    Where all pairs of runs of a task have the same winner the bootstrap's interval has no width, and none is shown.
     """
     find = _lookup(tables.read("improvement"), ["grid", "name", "opponent", "lag"])
     for other, lag in _opponents(tables):
         row = find(MAIN, SUBJECT, other, lag)
         for key, value, form in estimate(f"improvement.{other}.lag{lag}", row, ".2f"):
             decided = key.endswith(".interval") and value is not None and row is not None and row["low"] == row["high"]
-            yield key, f"{row['point']:.2f}, all pairs alike" if decided and row is not None else value, form
+            yield key, f"{row['point']:.2f}, all pairs of a task alike" if decided and row is not None else value, form
 
 
 def from_separation(tables: Tables) -> Found:
     """`separation.<opponent>.lag<K>.seeds`: seeds that would tell VACO and the other method apart.
 
     `ahead.lag<K>` and `behind.lag<K>` are the methods whose mean score is below or above VACO's, `clear.lag<K>` those
-    of them for which the 95 % interval of the difference does not hold 0. `same.<method>.reach` is half the width of
-    that interval for two names of one method, at K = 1.
+    of them for which the 95 % interval of the difference does not hold 0. `clear.count` counts these over all K, of
+    `separation.pairs`, and `separation.enough` those whose seeds suffice by the number that the observed difference
+    would need. `claim.refuted` says at which K > 1 another method is ahead of VACO beyond chance, `claim.confirmed` at
+    which VACO is ahead of all. `same.<method>.difference` and `.reach` are the difference of two names of one method at
+    K = 1 and half the width of its interval.
     """
     table = tables.read("separation")
     find = _lookup(table, ["grid", "name", "opponent", "lag"])
+    yield from _decided(table[(table["grid"] == MAIN) & (table["name"] == SUBJECT)], tables.grid())
     for other, lag in _opponents(tables):
         row = find(MAIN, SUBJECT, other, lag)
         seeds = None if row is None or math.isnan(row["seeds"]) else _count(row["seeds"])
@@ -271,7 +295,29 @@ def from_separation(tables: Tables) -> Found:
     for name, same in SAME_WITHOUT_LAG.items():
         row = find(MAIN, name, same, 1)
         reach = math.nan if row is None else (row["high"] - row["low"]) / 2
+        yield f"same.{name}.difference", None if row is None else row["difference"], "+.2f"
         yield f"same.{name}.reach", None if math.isnan(reach) else reach, ".2f"
+
+
+def _decided(own: pd.DataFrame, grid: Mapping[str, Any]) -> Found:
+    """What `from_separation` says over all K of the differences that are beyond chance.
+
+    Args:
+        own: rows of `separation`, VACO against each other method.
+        grid: the tier's own.
+    """
+    known = own.dropna(subset=["low"])
+    clear = (known["low"] > 0) | (known["high"] < 0)
+    yield "separation.pairs", len(own), "d"
+    yield "separation.enough", int((own["seeds"] <= own["runs"]).sum()) if len(own) else None, "d"
+    yield "clear.count", int(clear.sum()) if len(known) else None, "d"
+    opponents = len(grid["algorithms"]) - 1
+    by_lag = {lag: known[known["lag"] == lag] for lag in grid["capacities"] if lag > 1}
+    refuted = [lag for lag, rows in by_lag.items() if (rows["high"] < 0).any()]
+    confirmed = [lag for lag, rows in by_lag.items() if len(rows) == opponents and (rows["low"] > 0).all()]
+    for word, capacities in (("refuted", refuted), ("confirmed", confirmed)):
+        listed = f"at K = {listed_words(capacities)}" if capacities else "at no K"
+        yield f"claim.{word}", listed if len(known) else None, ""
 
 
 def _methods(tables: Tables, rows: pd.DataFrame, chosen: pd.Series) -> str | None:
@@ -291,114 +337,3 @@ def _count(seeds: float) -> int | str:
 def _opponents(tables: Tables) -> list[tuple[str, int]]:
     grid = tables.grid()
     return [pair for pair in product(grid["algorithms"], grid["capacities"]) if pair[0] != SUBJECT]
-
-
-def from_runs(tables: Tables) -> Found:
-    """Means of diagnostics over the runs of a task, then over tasks: `filter`, `lag`, `constraint` by method and K.
-
-    `trigger` and `cost` are those of the studies.
-    """
-    table = tables.read("runs")
-    grid = tables.grid()
-    main = table[table["env"].isin(grid["environments"]) & table["seed"].isin(grid["seeds"])]
-    for name, lag in product(grid["algorithms"], grid["capacities"]):
-        rows = main[(main["name"] == name) & (main["lag"] == lag)]
-        found = _means(rows)
-        key = f"{name}.lag{lag}"
-        yield f"filter.{key}.dropped", None if found is None else 1.0 - found["kept_fraction"], ".1%"
-        yield f"filter.{key}.outside_clip", _get(found, "clip_fraction"), ".1%"
-        yield f"filter.{key}.trigger_fraction", _get(found, "trigger_fraction"), ".1%"
-        fires = _get(found, "trigger_fraction")
-        yield f"filter.{key}.silent", None if fires is None else 1.0 - fires, ".0%"
-        yield f"filter.{key}.trigger_flips", _get(found, "trigger_flips"), ".1%"
-        yield f"filter.{key}.trigger_stops", _get(found, "trigger_stops"), ".0%"
-        yield f"lag.{key}.backward", _get(found, "backward_lag"), ".3f"
-        yield f"lag.{key}.forward", None if found is None else found["forward_mean"] / 2, ".3f"
-        yield f"lag.{key}.effective_samples", _get(found, "ess"), ".0%"
-        share = _get(found, "forward_excess_share")
-        yield f"constraint.{key}.share", share, ".1%"
-        if share == 0:
-            yield from ((f"constraint.{key}.{part}", "none", "") for part in ("excess", "largest"))
-        else:
-            yield f"constraint.{key}.excess", _median(rows, "forward_excess_median"), ".1%"
-            yield f"constraint.{key}.largest", _largest(rows, "forward_excess_max"), ".0%"
-        yield f"constraint.{key}.n", len(rows), "d"
-    yield from _drops(main, grid)
-    yield from _trigger(tables, table)
-    yield from _cost(tables, table)
-
-
-def _drops(main: pd.DataFrame, grid: Mapping[str, Any]) -> Found:
-    """`filter.drops_more`: at which K VACO drops a larger share of gradients than PPO's clip.
-
-    Then the share of minibatches that trigger and the share dropped of one that does, at the K where each is least and
-    where it is most.
-    """
-    more, known = [], []
-    shares: dict[str, list[float]] = {"fires": [], "of_triggered": []}
-    for lag in grid["capacities"]:
-        mine, its = (_means(main[(main["name"] == name) & (main["lag"] == lag)]) for name in (SUBJECT, "ppo"))
-        if mine is not None and mine["trigger_fraction"] > 0:
-            shares["fires"].append(mine["trigger_fraction"])
-            shares["of_triggered"].append((1.0 - mine["kept_fraction"]) / mine["trigger_fraction"])
-        if mine is not None and its is not None:
-            known.append(lag)
-            more += [lag] if mine["kept_fraction"] < its["kept_fraction"] else []
-    listed = f"at K = {_listed(more)}" if more else "at no K"
-    yield "filter.drops_more", listed if known else None, ""
-    for name, found in shares.items():
-        yield f"filter.{name}.least", min(found, default=None), ".1%"
-        yield f"filter.{name}.most", max(found, default=None), ".1%"
-
-
-def _trigger(tables: Tables, table: pd.DataFrame) -> Found:
-    """`trigger.<task>.<method>`: how often the trigger fired and flipped in the study of sensitivity."""
-    grid = tables.summary["grids"].get("sensitivity")
-    for env, name in product(grid["environments"], grid["algorithms"]) if grid else ():
-        if tables.methods[name]["algorithm"] != SUBJECT:
-            continue
-        rows = table[(table["env"] == env) & (table["name"] == name) & (table["lag"] == grid["capacities"][0])]
-        found = _means(rows[rows["seed"].isin(grid["seeds"])])
-        for part in ("trigger_fraction", "trigger_flips", "trigger_stops"):
-            yield f"trigger.{short(env)}.{name}.{part}", _get(found, part), ".1%"
-
-
-def _cost(tables: Tables, table: pd.DataFrame) -> Found:
-    """`cost.<align>.<filter>`: time of a phase in units of its collecting, in the factorial, on its first task."""
-    grid = tables.summary["grids"].get("factorial")
-    for name in grid["algorithms"] if grid else ():
-        rows = table[(table["name"] == name) & (table["lag"] == grid["capacities"][0])]
-        rows = rows[(rows["env"] == grid["environments"][0]) & rows["seed"].isin(grid["seeds"])]
-        for part in ("align", "optimise"):
-            yield f"cost.{words(tables, 'factorial', name)}.{part}", _median(rows, f"{part}_relative"), ".1%"
-
-
-def _means(rows: pd.DataFrame) -> Mapping[str, float] | None:
-    if rows.empty:
-        return None
-    by_task = rows.groupby("env").mean(numeric_only=True)
-    return {str(name): float(value) for name, value in by_task.mean().items()}
-
-
-def _get(found: Mapping[str, float] | None, name: str) -> float | None:
-    return None if found is None or math.isnan(found[name]) else found[name]
-
-
-def _median(rows: pd.DataFrame, column: str) -> float | None:
-    known = rows[column].dropna()
-    return float(known.median()) if len(known) else None
-
-
-def _largest(rows: pd.DataFrame, column: str) -> float | None:
-    known = rows[column].dropna()
-    return float(known.max()) if len(known) else None
-
-
-TABLES: dict[str, tuple[Callable[[Tables], Found], ...]] = {
-    "summary.json": (from_summary,),
-    "aggregates.parquet": (from_aggregates, from_factorial),
-    "task_scores.parquet": (from_task_scores, from_losses),
-    "improvement.parquet": (from_improvement,),
-    "separation.parquet": (from_separation,),
-    "runs.parquet": (from_runs,),
-}

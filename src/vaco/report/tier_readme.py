@@ -36,13 +36,14 @@ def render(summary: Mapping[str, Any], runs: pd.DataFrame, found: Mapping[str, A
     """
     tier, planned, finished = summary["tier"], summary["planned_runs"], summary["runs"]
     state = "complete" if finished == planned else f"incomplete: {finished} of {planned} runs are finished"
+    so_far = "" if finished == planned else " so far"
     parts = [
         f"# Results of the tier `{tier}`",
         f"Made by `snakemake --config tier={tier}` from the manifests; do not edit.",
         summary["description"],
         f"**State: {state}.** {summary['steps']:,} environment steps a run.",
         _advice(tier, finished == planned),
-        *(["## What the comparison says so far", verdict(summary, found)] if f"keeps.{SUBJECT}" in found else []),
+        *([f"## What the comparison says{so_far}", verdict(summary, found)] if f"keeps.{SUBJECT}" in found else []),
         "## How far each grid is",
         progress_table(summary),
         "## What it took",
@@ -81,6 +82,11 @@ def verdict(summary: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     header = ("K", "interquartile means, highest first", "seeds", "VACO is ahead of", "and behind", "beyond chance")
     claim = found.get("claim.iqm")
     said = f"on the interquartile means it {claim}" if claim else "no verdict yet, runs are missing"
+    if found.get("claim.refuted"):
+        said += (
+            f". That is the order of estimates; beyond chance, by mean scores, another method is ahead of VACO "
+            f"{found['claim.refuted']}, and VACO is ahead of all others {found['claim.confirmed']}"
+        )
     return (
         f"The paper's main claim is that VACO scores highest when data are old: {said}. 0 is the random policy, 1 this "
         f"tier's synchronous PPO.\n\n{as_markdown(header, rows)}\nAhead and behind by mean scores; beyond chance where "
