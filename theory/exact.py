@@ -55,7 +55,7 @@ def fork(gamma: str) -> Case:
     """`hard.swing` in fractions: the missing mass moves from the best action to the worst."""
     half, near, far = fmpq(1, 2), fmpq(999, 1000), fmpq(1, 1000)
     behaviour = array([[far, near], [half, half], [half, half]])
-    learner = array([[near, far], [half, half], [half, half]])
+    learner = array([[half, half]] * 3)
     one, zero = fmpq(1), fmpq(0)
     return Case(
         transition=array([[[0, 1, 0], [0, 0, 1]], [[0, 1, 0]] * 2, [[0, 0, 1]] * 2]),

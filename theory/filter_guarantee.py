@@ -163,7 +163,7 @@ def shared_features(x: Instance, *, repair: Literal["none", "projection"] = "pro
     rising = torch.einsum("bsa,bsaf->bf", f.weights * toward, score)
     step = project(gradient, rising) if repair == "projection" else gradient
     left = (step * rising).sum(-1)
-    size = gradient.norm(dim=-1) * rising.norm(dim=-1) + x.learner_advantages.abs().amax((1, 2)) * 1e-3
+    size = gradient.norm(dim=-1) * rising.norm(dim=-1)
     error = 16.0 * tolerance.summation(x.mdp, size + x.learner_advantages.abs().amax((1, 2)))
     return Bound(left, torch.zeros_like(left), error)
 

@@ -71,8 +71,9 @@ def bandit(
 def swing(gamma: float = 0.9) -> Instance:
     """Two absorbing arms and a fork: truncation at ρ̄ = 1 moves all the missing mass from the best arm to the worst.
 
-    β is wary of the good action, π_T takes it half of the time; the bias of realignment attains its bound when the
-    span of the advantage is met by exactly the two actions that trade mass.
+    β is wary of the good action, π_T takes it half of the time. Exactly two actions trade mass, and the advantage has
+    its whole span between them, so the bias of realignment attains its bound as β's probability of the good one goes
+    to 0.
     """
     transition = torch.zeros(1, 3, 2, 3, dtype=torch.float64)
     transition[0, 0, 0, 1] = transition[0, 0, 1, 2] = 1.0
@@ -82,7 +83,6 @@ def swing(gamma: float = 0.9) -> Instance:
     half = torch.full((1, 3, 2), 0.5, dtype=torch.float64)
     behaviour, learner = half.clone(), half.clone()
     behaviour[0, 0] = _rows(0.001, 0.999)
-    learner[0, 0] = _rows(0.999, 0.001)
     return _instance(mdp, behaviour, learner, learner.clone(), f"fork γ={gamma:g}")
 
 

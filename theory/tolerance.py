@@ -6,10 +6,11 @@ linear system (I − γP)x = b, solved by elimination with pivoting, is wrong by
     κ = ‖I − γP‖∞ ‖(I − γP)⁻¹‖∞ ≤ (1 + γ)/(1 − γ),
 
 because P is stochastic. So γ near 1 is the only way for these systems to be ill-conditioned, κ is known without
-computing it, and every tolerance below is `SAFETY`·S·A·u·κ times the magnitude of what was computed. Nothing is added
-by hand: if a check needs more, the check is wrong. A check's verdict has three values: it *holds* when the slack
-exceeds the tolerance, it is *violated* when the slack is below minus the tolerance, and in between floating point
-cannot tell; such instances are counted as *undecided*, not as passed, and the exact suite is there for them.
+computing it, and every tolerance below is `SAFETY`·S·A·u·κ times the magnitude of what was computed. Where a check
+computes several such quantities a small whole factor stands beside it. Nothing is tuned to what a check was seen to
+need: if it needs more, the check is wrong. A check's verdict has three values: it *holds* when the slack exceeds the
+tolerance, it is *violated* when the slack is below minus the tolerance, and in between floating
+point cannot tell; such instances are counted as *undecided*, not as passed, and the exact suite is there for them.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def tv(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
 
 @register("tv_total", "c = ρA · 1[not (mean|ρ−1| > δ and A·sign(ρ−1) > 0)]", total_statistic)
 def tv_total(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
-    """The TV filter on the total lag: where the backward lag alone exceeds δ, π may only move back towards β."""
+    """The TV filter on the total lag: where the backward lag alone exceeds δ/2, π may only move back towards β."""
     return _drop_outward(x, x.ratio - 1.0, settings.delta)
 
 
