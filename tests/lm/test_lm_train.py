@@ -229,7 +229,11 @@ def test_bad_settings_are_refused_in_one_sentence(changes: dict[str, object], wo
 
 @pytest.mark.slow
 def test_a_toy_task_is_learned(tmp_path: Path) -> None:
-    """From at most 30 % to at least 90 % of right answers, on sums that a flawed teacher taught."""
+    """From at most 40 % to at least 90 % of right answers, on sums that a flawed teacher taught.
+
+    Where the warm start stops depends on how the processor rounds, and the first four updates are 128 problems, a
+    standard error of 0.04: on one machine they had less than 0.30, on another 0.305.
+    """
     config = build_lm(
         {
             "task_options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
@@ -250,7 +254,7 @@ def test_a_toy_task_is_learned(tmp_path: Path) -> None:
     )
     train(config, tmp_path / "run", quiet=True)
     reward = pd.read_parquet(tmp_path / "run" / "phases.parquet")["reward"]
-    assert reward.iloc[:4].mean() <= 0.3 and reward.iloc[-20:].mean() >= 0.9
+    assert reward.iloc[:4].mean() <= 0.4 and reward.iloc[-20:].mean() >= 0.9
     accuracy = pd.read_parquet(tmp_path / "run" / "evals.parquet")["accuracy"]
     assert accuracy.iloc[-1] >= accuracy.iloc[0] + 0.25  # on problems it has never seen
 
