@@ -116,6 +116,21 @@ def test_the_coverage_that_captions_state_is_that_of_a_simulation(seeds: int, sp
         assert held / trials < (one + three) / 2 + 0.06, "near that of one task, whose spread dominates"
 
 
+def test_where_tasks_lie_apart_intervals_of_interquartile_means_hold_less_often_than_those_of_means() -> None:
+    rng = np.random.default_rng(0)
+    seeds, tasks, trials, resamples = 4, 3, 1000, 400
+    held = {"mean": 0, "iqm": 0}
+    for _ in range(trials):
+        scores = rng.normal(loc=[-10.0, 0.0, 10.0], size=(seeds, tasks))  # both means are 0, by symmetry
+        rows = rng.integers(seeds, size=(resamples, seeds, tasks))
+        drawn = np.sort(np.take_along_axis(scores[None], rows, axis=1).reshape(resamples, -1), axis=1)
+        for name, estimates in (("mean", drawn.mean(axis=1)), ("iqm", drawn[:, 3:-3].mean(axis=1))):
+            low, high = np.quantile(estimates, [0.025, 0.975])
+            held[name] += low <= 0.0 <= high
+    assert held["iqm"] / trials < held["mean"] / trials - 0.02
+    assert held["iqm"] / trials == pytest.approx(0.83, abs=0.04)
+
+
 def test_captions_say_that_an_interval_without_width_is_no_certainty() -> None:
     table = pd.DataFrame({"runs": [1, 3], "low": [np.nan, 0.2], "high": [np.nan, 0.6]})
     assert caption.won_or_lost(table) == "Over few seeds these intervals are too narrow."

@@ -110,10 +110,9 @@ def stratified(table: pd.DataFrame, *, drawn: str = "bars", coverage: bool = Tru
         coverage: whether the estimates are means of scores, of which it is known how often the intervals hold them.
     """
     method = "runs are resampled within each task, tasks are kept"
-    text = _interval(table, f"of a stratified bootstrap ({{}} resamples): {method}", drawn, coverage)
-    if "too narrow" not in text:
-        return text
-    return f"{text} Where tasks lie far apart, an interval of the interquartile mean holds its own less often still."
+    kind = f"of a stratified bootstrap ({{}} resamples): {method}"
+    apart = "Where tasks lie far apart, an interval of the interquartile mean holds its own less often still."
+    return _interval(table, kind, drawn, apart if coverage else None)
 
 
 def won_or_lost(table: pd.DataFrame) -> str:
@@ -131,10 +130,11 @@ def won_or_lost(table: pd.DataFrame) -> str:
 
 def over_seeds(table: pd.DataFrame, *, drawn: str = "bands") -> str:
     """What an interval over the seeds of one task is; see `stratified`."""
-    return _interval(table, "of a bootstrap of the mean over seeds ({} resamples)", drawn)
+    return _interval(table, "of a bootstrap of the mean over seeds ({} resamples)", drawn, "")
 
 
-def _interval(table: pd.DataFrame, kind: str, drawn: str, coverage: bool = True) -> str:
+def _interval(table: pd.DataFrame, kind: str, drawn: str, also: str | None) -> str:
+    """The sentences on intervals; `also` follows their coverage, and None leaves that out."""
     if table.empty:
         return "No cell is finished yet."
     fewest, most = int(table["runs"].min()), int(table["runs"].max())
@@ -144,13 +144,14 @@ def _interval(table: pd.DataFrame, kind: str, drawn: str, coverage: bool = True)
     if fewest < 2:
         text += f" Where a single seed is finished no interval is defined, and a point stands without {drawn}."
     narrowest = int(table.loc[table["runs"] > 1, "runs"].min())
-    if coverage and narrowest in COVERAGE:
+    if also is not None and narrowest in COVERAGE:
         one, three = COVERAGE[narrowest]
-        text += (
-            f" They are too narrow: of normal scores, an interval of the mean over {narrowest} seeds holds the true "
+        narrow = (
+            f"They are too narrow: of normal scores, an interval of the mean over {narrowest} seeds holds the true "
             f"one in {one:.0%} of cases on one task and in {three:.0%} over three of equal spread; between the two "
             "where their spreads differ."
         )
+        text = joined(text, narrow, also)
     return text
 
 

@@ -8,9 +8,11 @@ the range that the uncertainty of the observed difference leaves.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from vaco.report import caption, style
@@ -42,7 +44,7 @@ def draw(tables: Tables) -> Drawn:
     for axes, lag in zip(panels[1], capacities, strict=True):
         rows = separation[separation["lag"] == lag]
         _needed(axes, rows, opponents, tables)
-        axes.axvline(len(grid["seeds"]), color="0.25", linewidth=0.8, linestyle=(0, (2, 1)), zorder=1)
+        _planned(axes, len(grid["seeds"]))
         count(axes, rows, nothing=NO_SEED)
     panels[1][0].set_yticks(range(len(opponents)), [style.look(name, tables.methods).label for name in opponents])
     for row in panels:
@@ -77,6 +79,19 @@ def draw(tables: Tables) -> Drawn:
     return Drawn(figure, text)
 
 
+def _planned(axes: Axes, seeds: int) -> None:
+    """A line at the seeds that the tier plans."""
+    axes.axvline(seeds, color="0.25", linewidth=0.8, linestyle=(0, (2, 1)), zorder=1)
+    _small(axes, f"{seeds} planned", (seeds, 1.0), ("data", "axes fraction"), 2)
+
+
+def _small(axes: Axes, text: str, place: tuple[float, float], units: str | tuple[str, str], points: float) -> None:
+    """A small text so many points above a place, legible where it crosses a line."""
+    halo = [withStroke(linewidth=1.5, foreground="white")]
+    small: dict[str, Any] = {"ha": "center", "fontsize": 6, "color": "0.3", "path_effects": halo}
+    axes.annotate(text, place, (0, points), xycoords=units, textcoords="offset points", **small)
+
+
 def _needed(axes: Axes, rows: pd.DataFrame, opponents: Sequence[str], tables: Tables) -> None:
     """A mark an opponent on a logarithmic axis, and the range behind it."""
     for place, opponent in enumerate(opponents):
@@ -93,9 +108,7 @@ def _needed(axes: Axes, rows: pd.DataFrame, opponents: Sequence[str], tables: Ta
         seeds, ahead = float(row["seeds"]), row["difference"] > 0
         point = look.point if ahead else look.point | {"markerfacecolor": "white", "markeredgecolor": look.colour}
         axes.plot([seeds], [place], color=look.colour, linestyle="none", **point)
-        axes.annotate(
-            f"{seeds:.0f}", (seeds, place), (0, 4), textcoords="offset points", ha="center", fontsize=6, color="0.3"
-        )
+        _small(axes, f"{seeds:.0f}", (seeds, place), "data", 4)
     axes.set_xscale("log")
     axes.set_xlim(1.4, MOST * 1.6)
     axes.set_xticks([2, 10, 100, MOST])
