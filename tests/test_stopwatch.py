@@ -32,6 +32,8 @@ from vaco.runs.config import build
 if sys.argv[1] == "library":
     settings = {"env": "InvertedPendulum-v5", "algorithm": "vaco", "lag": 2, "seed": 0, "steps": 8192}
     train(build(settings | {"eval_points": 2, "eval_episodes": 1}), Path(sys.argv[2]), quiet=True)
+elif sys.argv[1] == "evaluate":
+    assert run("evaluate --random --env InvertedPendulum-v5 --episodes 1".split()) == 0
 else:
     flags = "--env InvertedPendulum-v5 --algorithm vaco --lag 2 --seed 0 --steps 8192 --eval-points 2 --eval-episodes 1"
     assert run(["train", *flags.split(), "--quiet", "--out", sys.argv[2]]) == 0
@@ -52,6 +54,10 @@ def test_without_the_stopwatch_the_physics_is_the_same_to_the_bit(task: str) -> 
     (runs, state), (stopped, same_state) = output(PHYSICS, task, "leave"), output(PHYSICS, task, "stop")
     assert (runs, stopped) == ("True", "False")
     assert state == same_state
+
+
+def test_it_stops_for_evaluations_too() -> None:
+    assert output(RUN, "evaluate")[-1] == "False"
 
 
 def test_the_command_stops_it_and_trains_the_same_bits(tmp_path: Path) -> None:
