@@ -40,7 +40,7 @@ lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	$(BIN)/mypy
 	$(BIN)/mypy theory
 	$(BIN)/snakefmt --check Snakefile workflow
-	$(BIN)/snakemake --lint
+	$(BIN)/snakemake --lint --config tier=smoke
 
 estimate: $(READY)  ## what the desk and paper tiers will cost on this machine
 	$(BIN)/vaco estimate --tier desk
@@ -60,7 +60,7 @@ $(VENV)/.book: $(READY)
 	@touch $@
 
 book: $(VENV)/.book  ## build the book from what has been made so far; trains nothing (about 3 minutes)
-	$(BIN)/snakemake --cores 1 book
+	$(BIN)/snakemake --cores 1 book --config redraw_only=true
 	@echo "The book: paper/book/_build/html/index.html   With a server: make serve"
 
 serve: book  ## show the book at http://localhost:8000

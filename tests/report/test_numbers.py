@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from vaco.errors import UserError
 from vaco.report import numbers
@@ -21,6 +22,7 @@ from vaco.report.tables import Tables
 from vaco.report.tier_numbers import (
     _claim,
     from_aggregates,
+    from_contributions,
     from_factorial,
     from_improvement,
     from_losses,
@@ -293,6 +295,33 @@ def test_with_which_filters_aligning_once_scores_higher(tables_folder: Path, tmp
     found = {key: value for key, value, _ in from_factorial(tables)}
     assert found["factorial.once_above.never"] == "1 of 2 filters (clip)"
     assert found["factorial.once_above.continuous"] == "0 of 1 filters"
+
+
+def test_what_each_idea_adds_with_its_interval(tables_folder: Path, tmp_path: Path) -> None:
+    """Two seeds and tasks, worked out by hand."""
+    values = {"ppo": (0.2, 0.4, 0.1, 0.3), "vaco": (0.6, 0.8, 0.3, 0.7)}
+
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        cells = [("HalfCheetah-v5", 0), ("HalfCheetah-v5", 1), ("Hopper-v5", 0), ("Hopper-v5", 1)]
+        rows = [
+            {"name": name, "env": env, "seed": seed, "lag": 8, "score": score}
+            for name, scores in values.items()
+            for (env, seed), score in zip(cells, scores, strict=True)
+        ]
+        return pd.DataFrame(rows)
+
+    tables = changed(tables_folder, tmp_path, "scores", change)
+    assert not list(from_contributions(tables)), "the tier has no such study"
+    grid = {"algorithms": ["ppo", "vaco"], "capacities": [8], "seeds": [0, 1]}
+    tables.summary["grids"]["contributions"] = grid | {"environments": ["HalfCheetah-v5", "Hopper-v5"]}
+    found = {key: value for key, value, _ in from_contributions(tables)}
+    # Means 0.25 and 0.6; the mean of two seeds has a quarter of their squared distance as its variance.
+    parts = np.array([0.01, 0.01, 0.01, 0.04]) / 4
+    freedom = parts.sum() ** 2 / (parts**2).sum()
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum())
+    expected = f"+0.35 [{0.35 - reach:+.2f}, {0.35 + reach:+.2f}]"
+    assert found["contributions.once.tv.over.none.clip"] == expected
+    assert found["contributions.none.clip.over.once.tv"].startswith("-0.35 [")
 
 
 def test_where_the_filter_drops_more_than_the_clip(tables_folder: Path, tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ studies:
       [none+clip, none+tv, none+tv_total, once+clip, once+tv, continuous+clip, continuous+tv, vaco-trajectories]
     capacities: [16]
     seeds: [0, 1]
+  contributions:
+    algorithms: [none+clip, none+decoupled_clip, none+tv, once+clip, once+tv]
+    capacities: [16]
+    seeds: [0, 1, 2]
   sensitivity:
     environments: [Hopper-v5]
     algorithms: [vaco, vaco-delta0.4, ppo, ppo-clip0.4]
@@ -50,7 +54,7 @@ studies:
     capacities: [1, 16]
     seeds: [0]
 """
-FIGURES = ("factorial", "cost", "sensitivity", "forward_lag", "constraint", "rank_stability")
+FIGURES = ("factorial", "contributions", "cost", "sensitivity", "forward_lag", "constraint", "rank_stability")
 OLDER = ("figure3", "figure4", "curves", "scores", "diagnostics", "profiles", "improvement")
 
 
@@ -154,7 +158,7 @@ def test_a_study_uses_its_own_seeds_only(complete: Path) -> None:
     runs = table[(table["name"] == "vaco") & (table["lag"] == 16) & (table["env"] == "Hopper-v5")].groupby("grid")[
         "runs"
     ]
-    assert runs.max().to_dict() == {"main": 3, "factorial": 2, "sensitivity": 2}
+    assert runs.max().to_dict() == {"main": 3, "factorial": 2, "contributions": 3, "sensitivity": 2}
 
 
 def test_thresholds_are_those_of_the_variants(complete: Path) -> None:

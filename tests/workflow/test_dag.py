@@ -6,9 +6,11 @@ A test costs some seconds for each call, so the calls follow each other in few t
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -31,10 +33,10 @@ REPORTING |= {"constraint"}
 TYPESET = {"hyperparameters", "score_table"}
 # Figures 1 and 2 belong to no tier; their measurements are tracked, which the copy for these tests leaves out.
 SCHEMATIC = {"figure1", "figure2", "measured_asynchrony", "simulated_asynchrony", "method_data"}
-DOWNSTREAM = {"aggregate": 1, "estimates": 1, "tier_readme": 1, "everything": 1}
+DOWNSTREAM = {"aggregate": 1, "tier_readme": 1, "everything": 1}
 DOWNSTREAM |= dict.fromkeys(REPORTING | TYPESET | SCHEMATIC, 1)
 # Only the desk tier has studies, published results of its length, and the numbers of the prose.
-STUDIES = {"factorial", "cost", "sensitivity", "forward_lag"}
+STUDIES = {"factorial", "contributions", "cost", "sensitivity", "forward_lag"}
 DESK = STUDIES | {"published", "numbers", "explorer"}
 
 
@@ -47,7 +49,7 @@ def jobs(done: subprocess.CompletedProcess[str]) -> Counter[str]:
 
 @pytest.mark.parametrize(
     ("tier", "runs", "tasks"),
-    [("smoke", 72, 3), ("desk", 555, 3), pytest.param("paper", 1440, 6, marks=pytest.mark.slow)],
+    [("smoke", 72, 3), ("desk", 615, 3), pytest.param("paper", 1440, 6, marks=pytest.mark.slow)],
 )
 def test_every_tier_dry_runs_in_full(snakemake: Snakemake, tier: str, runs: int, tasks: int) -> None:
     more = dict.fromkeys({"smoke": (), "desk": DESK, "paper": ("explorer",)}[tier], 1)
@@ -74,7 +76,7 @@ def test_from_finished_runs_to_figures_and_what_reruns_after_an_edit(finished: P
         return snakemake(*made, *flags, bootstrap="{repetitions: 100}", **config)
 
     # A fresh clone: run folders, no memory of how they were made, file times of no meaning. Nothing trains.
-    assert jobs(make()) == Counter(made | {"aggregate": 1, "estimates": 1})
+    assert jobs(make()) == Counter(made | {"aggregate": 1})
     for path in ("figures/tiny/figure3.pdf", "figures/tiny/figure4.png", "tables/tiny/score_table.tex"):
         assert (finished / "paper" / path).stat().st_size > 100
     # Now Snakemake is told that the runs are what it would have made itself: from here on, edits are noticed.
@@ -94,7 +96,7 @@ def test_from_finished_runs_to_figures_and_what_reruns_after_an_edit(finished: P
     assert source.count("def spo(") == 1
     start = source.index("return", source.index("def spo("))
     filters.write_text(source[:start] + "unused = 0\n    " + source[start:])
-    assert jobs(make("-n")) == Counter(made | {"aggregate": 1, "estimates": 1, "train": 8})
+    assert jobs(make("-n")) == Counter(made | {"aggregate": 1, "train": 8})
 
     # What all algorithms share retrains everything.
     edit("src/vaco/lag.py")
@@ -136,10 +138,33 @@ def test_a_tracked_tier_is_redrawn_without_training_and_continued_on_demand(
     assert everything.keys() >= (STUDIES | REPORTING) - DRAWN and not everything.keys() & {
         "train",
         "aggregate",
-        "estimates",
     }
     # Asked for without redraw_only, the tier goes on where it stands, although every product is there.
-    assert jobs(snakemake("-n", tier="desk"))["train"] == 555 - 2
+    assert jobs(snakemake("-n", tier="desk"))["train"] == 615 - 2
+
+
+def test_a_fresh_clone_draws_the_tracked_tier_and_trains_only_what_was_deleted(tmp_path: Path) -> None:
+    """The default configuration and what is tracked, with the times of a checkout: those of writing in name order."""
+    clone = tmp_path / "clone"
+    ignored = shutil.ignore_patterns("_build", "__pycache__", "*.egg-info", "smoke", "lm_smoke", "*.safetensors")
+    for folder in ("workflow", "profiles", "config", "src", "benchmarks/results", "paper", "results"):
+        shutil.copytree(ROOT / folder, clone / folder, ignore=ignored)
+    shutil.copy(ROOT / "Snakefile", clone)
+    files = [path for path in clone.rglob("*") if path.is_file()]
+    for second, path in enumerate(sorted(files, key=lambda path: path.as_posix())):
+        os.utime(path, (second, second))
+
+    def planned() -> Counter[str]:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "all_figures", "--dry-run"]
+        environment = os.environ | {"PYTHONPATH": str(clone / "src"), "OMP_NUM_THREADS": "1"}
+        return jobs(subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True))
+
+    drawn = planned()
+    assert drawn.keys() >= REPORTING | STUDIES | {"published", "numbers", "figure5"}
+    assert not drawn.keys() & {"train", "reference", "aggregate", "lm_train", "lm_warm_start", "lm_aggregate"}
+
+    shutil.rmtree(clone / "results/desk/runs/Hopper-v5/vaco/lag16/seed3")
+    assert planned() == drawn + Counter({"train": 1, "aggregate": 1})
 
 
 def test_runs_of_other_code_that_snakemake_did_not_make_are_not_mixed_with_new_ones(

@@ -1,12 +1,14 @@
-"""From run folders to tidy tables, verified before anything is drawn."""
+"""From run folders to tidy tables and estimates with intervals, verified before anything is drawn."""
 
 
+# One rule for both. A fresh clone has file times in the order of names, in which runs come before tables, but tables in
+# any order: were estimates a rule of their own, every clone would make them again.
 rule aggregate:
     input:
         runs=run_files,
         references=reference_files,
     output:
-        TIDY,
+        TIDY + ESTIMATES,
     log:
         f"logs/{TIER.name}/aggregate.log",
     conda:
@@ -14,7 +16,7 @@ rule aggregate:
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=30,
+        runtime=60,
     params:
         tier=config["tier"],
         # The command reads the plan anew; its text stands here so that a changed plan aggregates again.
@@ -22,8 +24,12 @@ rule aggregate:
         missing="--allow-missing" if config["allow_missing"] else "",
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output[0])),
         tables=folder,
-        source=report_hash("aggregate"),
+        repetitions=config["bootstrap"]["repetitions"],
+        seed=config["bootstrap"]["seed"],
+        source=[report_hash("aggregate"), report_hash("estimates")],
     shell:
         "(python -m vaco.runs.tiers {params.tier:q} | python -m vaco.report.aggregate --plan - {params.missing}"
         " --results {params.results:q} --out {params.tables:q} &&"
+        " python -m vaco.report.estimates --tables {params.tables:q} --repetitions {params.repetitions}"
+        " --seed {params.seed} &&"
         " vaco verify {params.results:q} --tier {params.tier:q} {params.missing}) > {log:q} 2>&1"

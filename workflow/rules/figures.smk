@@ -1,4 +1,4 @@
-"""From tidy tables to estimates with intervals, to figures and typeset tables. Nothing here can train."""
+"""From tables to figures and typeset tables. Nothing here can train."""
 
 # Every figure is a command python -m vaco.report.NAME; these are the tables that it reads, beside summary.json.
 FIGURE_TABLES = {
@@ -18,6 +18,7 @@ STUDY_FIGURES = {
         "factorial": ["task_scores.parquet", "aggregates.parquet"],
         "cost": ["runs.parquet", "aggregates.parquet"],
     },
+    "contributions": {"contributions": ["task_scores.parquet", "aggregates.parquet"]},
     "sensitivity": {"sensitivity": ["task_scores.parquet", "runs.parquet"]},
     "forward_lag": {"forward_lag": ["task_scores.parquet", "runs.parquet"]},
 }
@@ -54,31 +55,6 @@ NUMBERS, NUMBERS_TIER = "paper/numbers.json", "desk"
 PROSE_FILES = [f"{RESULTS}/README.md"]
 if TIER.name == NUMBERS_TIER:
     PROSE_FILES.append(NUMBERS)
-
-
-rule estimates:
-    input:
-        scores=settled(f"{TABLES}/scores.parquet"),
-        curves=settled(f"{TABLES}/curves.parquet"),
-        summary=settled(f"{TABLES}/summary.json"),
-    output:
-        ESTIMATES,
-    log:
-        f"logs/{TIER.name}/estimates.log",
-    conda:
-        "../envs/vaco.yaml"
-    threads: 1
-    resources:
-        mem_mb=1500,
-        runtime=60,
-    params:
-        tables=folder,
-        repetitions=config["bootstrap"]["repetitions"],
-        seed=config["bootstrap"]["seed"],
-        source=report_hash("estimates"),
-    shell:
-        "python -m vaco.report.estimates --tables {params.tables:q} --repetitions {params.repetitions}"
-        " --seed {params.seed} > {log:q} 2>&1"
 
 
 # One rule a figure, named after it, so that `snakemake figure3` makes it and each has a hash of its own source.

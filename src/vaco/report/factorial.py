@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vaco.report import caption, style
@@ -46,57 +47,88 @@ def places(names: Sequence[str], methods: Mapping[str, Any]) -> dict[str, Place]
     return found
 
 
-def draw(tables: Tables) -> Drawn:
-    """Draw the maps from `task_scores` and `aggregates`."""
-    grid = tables.grid(STUDY)
+def maps(tables: Tables, study: str, columns: int, height: float) -> tuple[Figure, pd.DataFrame, pd.DataFrame]:
+    """Draw the maps of a study from `task_scores` and `aggregates`.
+
+    Args:
+        tables: of the tier.
+        study: a grid whose methods are pairs of an alignment and a filter, at one capacity.
+        columns: maps side by side.
+        height: of a row of maps, in inches.
+
+    Returns:
+        The figure, the rows drawn of single tasks, and those over all tasks.
+    """
+    grid = tables.grid(study)
     tasks, lag = list(grid["environments"]), grid["capacities"][0]
     scores, aggregates = tables.read("task_scores"), tables.read("aggregates")
-    scores = scores[(scores["grid"] == STUDY) & (scores["metric"] == "score") & (scores["lag"] == lag)]
+    scores = scores[(scores["grid"] == study) & (scores["metric"] == "score") & (scores["lag"] == lag)]
     scores = scores.dropna(subset=["point"])
-    whole = aggregates[(aggregates["grid"] == STUDY) & (aggregates["metric"] == "iqm") & (aggregates["lag"] == lag)]
-    maps = {env: scores[scores["env"] == env] for env in tasks} | {ALL: whole}
+    whole = aggregates[(aggregates["grid"] == study) & (aggregates["metric"] == "iqm") & (aggregates["lag"] == lag)]
+    drawn = {env: scores[scores["env"] == env] for env in tasks} | {ALL: whole}
     spot = places(grid["algorithms"], tables.methods)
-    points = pd.concat([table["point"] for table in maps.values() if len(table)] or [pd.Series([0.0, 1.0])])
+    points = pd.concat([table["point"] for table in drawn.values() if len(table)] or [pd.Series([0.0, 1.0])])
     limits = Normalize(min(0.0, float(points.min())), max(1.0, float(points.max())))
-    columns = 2
-    rows = math.ceil(len(maps) / columns)
-    figure = style.new_figure(0.5 + 2.15 * rows)
+    rows = math.ceil(len(drawn) / columns)
+    figure = style.new_figure(0.5 + height * rows)
     panels = figure.subplots(rows, columns, squeeze=False)
-    for spare in list(panels.flat)[len(maps) :]:
+    for spare in list(panels.flat)[len(drawn) :]:
         spare.set_axis_off()
-    for i, (axes, (title, table)) in enumerate(zip(panels.flat, maps.items(), strict=False)):
+    for i, (axes, (title, table)) in enumerate(zip(panels.flat, drawn.items(), strict=False)):
         _panel(axes, table, spot, limits)
-        axes.set_title(title + ("  (interquartile mean)" if title == ALL and len(table) else ""), loc="left")
+        axes.set_title(title + ("  (IQM)" if title == ALL and len(table) else ""), loc="left")
         if table.empty:
             axes.set_title(
                 " ".join((NO_SEED if title == ALL else NOTHING).split()), loc="right", fontsize=6, color="0.35"
             )
         if i % columns == 0:
             axes.set_ylabel("alignment")
-        if i >= len(maps) - columns:
+        if i >= len(drawn) - columns:
             axes.set_xlabel("filter")
     bar = figure.colorbar(
         matplotlib.cm.ScalarMappable(limits, MAP), ax=panels, location="right", shrink=0.6, aspect=30, pad=0.01
     )
     bar.set_label(f"normalised score at K = {lag}")
     bar.outline.set_visible(False)
-    shown = pd.concat([scores, whole], ignore_index=True)
-    controls = [style.look(name, tables.methods).label for name in spot if tables.methods[name]["settings"]]
-    text = caption.joined(
-        f"Performance retained at K = {lag} by every alignment (none, once, continuous) with every filter: the "
-        "normalised score, so 1 is what synchronous PPO reaches and 0 the random policy. A panel a task, mean over "
-        "seeds; last panel: interquartile mean over tasks and seeds, for seeds that are finished on every task. In "
-        "each cell: the score, its 95 % interval, and n, the number of seeds.",
-        "none + clip is PPO, none + decoupled clip decoupled PPO, once + tv VACO. Continuous alignment needs whole "
-        "trajectories as minibatches, with advantages standardised in each; "
-        + (f"the control row is {'; '.join(controls)}." if controls else "there is no control for that."),
-        caption.scale(tables.summary, STUDY),
+    return figure, scores, whole
+
+
+def caption_of(tables: Tables, study: str, first: str, scores: pd.DataFrame, whole: pd.DataFrame) -> str:
+    """The caption of a study's maps.
+
+    Args:
+        tables: of the tier.
+        study: the grid.
+        first: the sentences that say what the maps are.
+        scores: the rows drawn of single tasks.
+        whole: those over all tasks.
+    """
+    return caption.joined(
+        first,
+        "A panel a task, mean over seeds; last panel: interquartile mean over tasks and seeds, for seeds that are "
+        "finished on every task. In each cell: the score, its 95 % interval, and n, the number of seeds.",
+        caption.scale(tables.summary, study),
         caption.normalisation(tables.summary),
-        caption.stratified(shown, drawn="brackets"),
+        caption.stratified(pd.concat([scores, whole], ignore_index=True), drawn="brackets"),
         caption.trimming(whole),
         caption.caveats(tables.summary),
     )
-    return Drawn(figure, text)
+
+
+def draw(tables: Tables) -> Drawn:
+    """Draw the maps of every alignment with every filter."""
+    grid = tables.grid(STUDY)
+    figure, scores, whole = maps(tables, STUDY, columns=2, height=2.15)
+    spot = places(grid["algorithms"], tables.methods)
+    controls = [style.look(name, tables.methods).label for name in spot if tables.methods[name]["settings"]]
+    first = (
+        f"Performance retained at K = {grid['capacities'][0]} by every alignment (none, once, continuous) with every "
+        "filter: the normalised score, so 1 is what synchronous PPO reaches and 0 the random policy. "
+        "none + clip is PPO, none + decoupled clip decoupled PPO, once + tv VACO. Continuous alignment needs whole "
+        "trajectories as minibatches, with advantages standardised in each; "
+        + (f"the control row is {'; '.join(controls)}." if controls else "there is no control for that.")
+    )
+    return Drawn(figure, caption_of(tables, STUDY, first, scores, whole))
 
 
 def _panel(axes: Axes, table: pd.DataFrame, spot: Mapping[str, Place], limits: Normalize) -> None:

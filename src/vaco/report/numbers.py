@@ -28,6 +28,7 @@ from vaco.report.tables import Tables
 from vaco.report.tier_numbers import (
     Found,
     from_aggregates,
+    from_contributions,
     from_factorial,
     from_improvement,
     from_losses,
@@ -42,6 +43,7 @@ Number = dict[str, Any]
 Reader = Callable[[Any], Found]
 TABLES: dict[str, tuple[Callable[[Tables], Found], ...]] = {
     "summary.json": (from_summary,),
+    "scores.parquet": (from_contributions,),
     "aggregates.parquet": (from_aggregates, from_factorial, from_sensitivity),
     "task_scores.parquet": (from_task_scores, from_losses),
     "improvement.parquet": (from_improvement,),

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 import pandas as pd
 
 from vaco.report.caption import COVERAGE, SAME_WITHOUT_LAG, between
-from vaco.report.power import MOST
+from vaco.report.power import MOST, separation
 from vaco.report.style import look
 from vaco.report.tables import MAIN, Tables
 
 Found = Iterator[tuple[str, Any, str]]
 SUBJECT = "vaco"
+PAIRED = ("factorial", "contributions")
+"""Studies that cross alignments with filters."""
 
 
 def short(env: str) -> str:
@@ -28,9 +30,9 @@ def short(env: str) -> str:
 
 
 def words(tables: Tables, grid: str, name: str) -> str:
-    """A method as words of a key: its name, or in the factorial its alignment and filter, `once.tv`."""
+    """A method as words of a key: its name, or in studies of pairs its alignment and filter, `once.tv`."""
     method = tables.methods[name]
-    return method["pair"].replace("+", ".") if grid == "factorial" and not method["settings"] else name
+    return method["pair"].replace("+", ".") if grid in PAIRED and not method["settings"] else name
 
 
 def with_interval(point: float, low: float, high: float, form: str) -> str:
@@ -177,6 +179,23 @@ def from_factorial(tables: Tables) -> Found:
         above = [one for one in both if points[f"once+{one}"] > points[f"{align}+{one}"]]
         listed = f"{len(above)} of {len(both)} filters" + (f" ({', '.join(above)})" if above else "")
         yield f"factorial.once_above.{word}", listed if both else None, ""
+
+
+def from_contributions(tables: Tables) -> Found:
+    """`contributions.<align>.<filter>.over.<align>.<filter>`: the difference of two mean scores, with its interval.
+
+    The interval is that of `vaco.report.power`, by Welch's t.
+    """
+    grid = tables.summary["grids"].get("contributions")
+    if not grid:
+        return
+    lag = grid["capacities"][0]
+    find = _lookup(separation(tables.read("scores"), grid), ["name", "opponent", "lag"])
+    for name, other in permutations(grid["algorithms"], 2):
+        row = find(name, other, lag)
+        shown = None if row is None else with_interval(row["difference"], row["low"], row["high"], "+.2f")
+        one, two = (words(tables, "contributions", each) for each in (name, other))
+        yield f"contributions.{one}.over.{two}", shown, ""
 
 
 def _claim(table: pd.DataFrame, grid: Mapping[str, Any]) -> str | None:
