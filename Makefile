@@ -5,7 +5,7 @@ CORES ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reproduce test test-all test-slurm faults lint estimate benchmark smollm2 book serve lock clean help
+.PHONY: reproduce figures test test-all test-slurm faults lint estimate benchmark smollm2 book serve lock clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,10 @@ $(READY): requirements.lock pyproject.toml
 reproduce: $(READY)  ## train the smoke tier from nothing, aggregate it and draw its figures (5 to 8 minutes)
 	$(BIN)/snakemake --cores $(CORES) --config tier=smoke
 	@echo "Figures: paper/figures/smoke   Tables: results/smoke/tables"
+
+figures: $(READY)  ## draw the figures of the desk tier from its tracked runs and tables; trains nothing (a minute)
+	$(BIN)/snakemake --cores $(CORES) all_figures
+	@echo "Figures: paper/figures/desk   Tables: results/desk/tables"
 
 test: $(READY)  ## tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow and not slurm" -n $(CORES)

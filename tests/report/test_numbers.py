@@ -322,6 +322,16 @@ def test_what_each_idea_adds_with_its_interval(tables_folder: Path, tmp_path: Pa
     expected = f"+0.35 [{0.35 - reach:+.2f}, {0.35 + reach:+.2f}]"
     assert found["contributions.once.tv.over.none.clip"] == expected
     assert found["contributions.none.clip.over.once.tv"].startswith("-0.35 [")
+    # These two differ in both things. As if PPO filtered like VACO, they differ in alignment alone, and not clearly.
+    assert (found["contributions.pairs"], found["contributions.clear"]) == (0, None)
+    tables.summary["methods"]["ppo"] = tables.methods["ppo"] | {"pair": "none+tv"}
+    found = {key: value for key, value, _ in from_contributions(tables)}
+    assert (found["contributions.pairs"], found["contributions.clear"]) == (1, "none")
+    shifted = tables.read("scores")
+    shifted.loc[shifted["name"] == "vaco", "score"] += 1.0
+    shifted.to_parquet(tables.folder / "scores.parquet")
+    found = {key: value for key, value, _ in from_contributions(tables)}
+    assert found["contributions.clear"] == "once+tv over none+tv"
 
 
 def test_where_the_filter_drops_more_than_the_clip(tables_folder: Path, tmp_path: Path) -> None:

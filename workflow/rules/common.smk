@@ -1,5 +1,7 @@
 """What all rules share: the checked configuration, the tier, its paths and the hashes that decide what reruns."""
 
+import hashlib
+import json
 import os
 import sys
 from functools import cache
@@ -82,6 +84,7 @@ ESTIMATED = (
     "task_curves",
 )
 ESTIMATES = [f"{TABLES}/{name}.parquet" for name in ESTIMATED]
+ORIGIN = f"{TABLES}/origin.txt"
 
 
 wildcard_constraints:
@@ -133,8 +136,24 @@ def ground():
     """
     if config["redraw_only"]:
         return []
-    runs = [f"results/{run.folder}/manifest.json" for run in wanted(TIER.runs())]
-    return runs + reference_files(None)
+    return [*run_files(None), *reference_files(None), *TIDY, *ESTIMATES, ORIGIN]
+
+
+def origin_of(*parts):
+    """A hash of all that tables are made of but the contents of runs: it is kept beside them."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def renew(record, origin, runs):
+    """Have tables made again that are there with another origin.
+
+    Of tracked tables Snakemake has no record by which it would notice a changed setting, source or set of runs; it goes
+    by the times of files alone. So a run that they are made of gets a newer one.
+    """
+    known = Path(record).is_file() and Path(record).read_text(encoding="utf-8").strip()
+    source = next(filter(finished, runs), None)
+    if known and known != origin and source and workflow.is_main_process:
+        Path("results", source.folder, "manifest.json").touch()
 
 
 def drawable(figures, tables):

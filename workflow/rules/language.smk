@@ -65,11 +65,19 @@ if LM and TRAINING:
 
 if LM and not config["redraw_only"]:
 
+    LM_TABLES_OF = origin_of(
+        LM.plan(),
+        [run.folder for run in wanted(LM.runs)],
+        report_hash("lm_aggregate"),
+    )
+    renew(LM_ORIGIN, LM_TABLES_OF, LM.runs)
+
     rule lm_aggregate:
         input:
             lm_files,
         output:
             LM_TIDY,
+            origin=LM_ORIGIN,
         log:
             f"logs/{LM_NAME}/aggregate.log",
         conda:
@@ -80,17 +88,17 @@ if LM and not config["redraw_only"]:
             runtime=20,
         params:
             tier=LM_NAME,
-            plan=LM.plan(),
             missing="--allow-missing" if config["allow_missing"] else "",
             results=lambda wildcards, output: os.path.dirname(
                 os.path.dirname(output[0])
             ),
             tables=folder,
-            source=report_hash("lm_aggregate"),
+            origin=LM_TABLES_OF,
         shell:
             "(python -m vaco.lm.tiers {params.tier:q} | python -m vaco.report.lm_aggregate --plan - {params.missing}"
             " --results {params.results:q} --out {params.tables:q} &&"
-            " vaco verify {params.results:q} --tier {params.tier:q} {params.missing}) > {log:q} 2>&1"
+            " vaco verify {params.results:q} --tier {params.tier:q} {params.missing}) > {log:q} 2>&1 &&"
+            " echo {params.origin} > {output.origin:q}"
 
     rule lm_runs:
         input:

@@ -19,6 +19,7 @@ LM_TIDY = [
     f"{LM_TABLES}/{name}"
     for name in ("evals.parquet", "updates.parquet", "summary.json")
 ]
+LM_ORIGIN = f"{LM_TABLES}/origin.txt"
 LM_FIGURES = {
     "figure5": ["evals.parquet", "updates.parquet"],
     "lm_curves": ["evals.parquet", "updates.parquet"],
@@ -55,7 +56,7 @@ def lm_ground():
     """What figures of language models stand on, as targets of their own, see `ground`."""
     if config["redraw_only"] or not LM:
         return []
-    return [f"results/{run.folder}/manifest.json" for run in wanted(LM.runs)]
+    return [*lm_files(None), *LM_TIDY, LM_ORIGIN]
 
 
 @cache

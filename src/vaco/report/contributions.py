@@ -1,13 +1,13 @@
-"""The two ideas with and without each other where data are oldest: a map a task and one over all tasks.
+"""The two ideas with and without each other at the largest capacity: a map a task and one over all tasks.
 
-Reviewer question 1, at the largest degree of asynchrony and with the comparison's seeds. The study is the grid
-`contributions` of a tier.
+Reviewer question 1, where data are oldest, with the comparison's seeds. The study is the grid `contributions` of a tier.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vaco.report import style
 from vaco.report.command import run_command
 from vaco.report.factorial import caption_of, maps
 from vaco.report.product import Drawn, figure_command
@@ -19,10 +19,12 @@ STUDY = "contributions"
 def draw(tables: Tables) -> Drawn:
     """Draw the maps."""
     figure, scores, whole = maps(tables, STUDY, columns=4, height=1.5)
+    lag, methods = tables.grid(STUDY)["capacities"][0], tables.methods
+    pairs = [f"{methods[name]['pair']} is {style.look(name, methods).label}" for name in ("ppo", "vaco")]
     first = (
-        f"Performance retained at K = {tables.grid(STUDY)['capacities'][0]}, where data are oldest, by the paper's two "
-        "ideas with and without each other: the normalised score, so 1 is what synchronous PPO reaches and 0 the "
-        "random policy. none + clip is PPO, once + clip aligns only, none + tv filters only, once + tv is VACO."
+        f"Performance retained at K = {lag}, by alignment and filter with and without each other: the normalised score, "
+        f"so 1 is what synchronous PPO reaches and 0 the random policy. {' and '.join(pairs)}, with the runs of the "
+        "comparison. The clip bounds the step from β, the decoupled clip and tv that from π_T."
     )
     return Drawn(figure, caption_of(tables, STUDY, first, scores, whole))
 

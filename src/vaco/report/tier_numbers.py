@@ -184,18 +184,29 @@ def from_factorial(tables: Tables) -> Found:
 def from_contributions(tables: Tables) -> Found:
     """`contributions.<align>.<filter>.over.<align>.<filter>`: the difference of two mean scores, with its interval.
 
-    The interval is that of `vaco.report.power`, by Welch's t.
+    The interval is that of `vaco.report.power`, by Welch's t. `contributions.pairs` counts the pairs that differ in one
+    thing, alignment or filter, and `contributions.clear` lists those whose interval does not hold 0, the higher one
+    first.
     """
     grid = tables.summary["grids"].get("contributions")
     if not grid:
         return
     lag = grid["capacities"][0]
     find = _lookup(separation(tables.read("scores"), grid), ["name", "opponent", "lag"])
+    alike, clear = 0, []
     for name, other in permutations(grid["algorithms"], 2):
         row = find(name, other, lag)
         shown = None if row is None else with_interval(row["difference"], row["low"], row["high"], "+.2f")
         one, two = (words(tables, "contributions", each) for each in (name, other))
         yield f"contributions.{one}.over.{two}", shown, ""
+        pairs = [tables.methods[each]["pair"] for each in (name, other)]
+        if row is None or not set(pairs[0].split("+")) & set(pairs[1].split("+")):
+            continue
+        alike += 1
+        if row["low"] > 0:
+            clear.append(f"{pairs[0]} over {pairs[1]}")
+    yield "contributions.pairs", alike // 2, "d"
+    yield "contributions.clear", (", ".join(clear) or "none") if alike else None, ""
 
 
 def _claim(table: pd.DataFrame, grid: Mapping[str, Any]) -> str | None:

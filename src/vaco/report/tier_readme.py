@@ -64,7 +64,10 @@ def _advice(tier: str, complete: bool) -> str:
         f"`snakemake --config tier={tier} redraw_only=true` redraws every figure from `tables/` and trains nothing."
     )
     if complete:
-        return redraw
+        return (
+            f"`snakemake --config tier={tier}` draws the figures and trains nothing. A run whose folder is deleted is "
+            f"trained again, and what is made of it is made again. {redraw}"
+        )
     return (
         f"`snakemake --config tier={tier}` trains the missing runs, in the order of seeds, and keeps those that are "
         f"here. `snakemake --config tier={tier} allow_missing=true` makes tables and figures of what is finished. "

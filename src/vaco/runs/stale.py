@@ -114,7 +114,8 @@ def refusal(stale: Sequence[Stale], tier: str) -> str:
         f"{len(stale)} finished runs of the tier '{tier}' were trained by other code or settings than those here "
         f"({', '.join(shown)}), and Snakemake has no record by which it would train them again: to do so, delete their "
         f"manifests with 'vaco stale --tier {tier} | xargs rm' and run the same command; to draw them as they are, "
-        "add allow_missing=true or redraw_only=true to --config; to keep them, go back to the code that made them"
+        "or for a target that trains nothing, add allow_missing=true or redraw_only=true to --config; to keep them, go "
+        "back to the code that made them"
     )
 
 
