@@ -1,6 +1,6 @@
 """The two ideas with and without each other at the largest capacity: a map a task and one over all tasks.
 
-Reviewer question 1, where data are oldest, with the comparison's seeds. The study is the grid `contributions` of a tier.
+Reviewer question 1, where data are oldest, with the comparison's seeds. The study is a tier's grid `contributions`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def draw(tables: Tables) -> Drawn:
     lag, methods = tables.grid(STUDY)["capacities"][0], tables.methods
     pairs = [f"{methods[name]['pair']} is {style.look(name, methods).label}" for name in ("ppo", "vaco")]
     first = (
-        f"Performance retained at K = {lag}, by alignment and filter with and without each other: the normalised score, "
-        f"so 1 is what synchronous PPO reaches and 0 the random policy. {' and '.join(pairs)}, with the runs of the "
+        f"Performance retained at K = {lag}, by alignment and filter with and without each other: the normalised "
+        f"score, so 1 is what synchronous PPO reaches and 0 the random policy. {' and '.join(pairs)}, with the runs of the "
         "comparison. The clip bounds the step from β, the decoupled clip and tv that from π_T."
     )
     return Drawn(figure, caption_of(tables, STUDY, first, scores, whole))
