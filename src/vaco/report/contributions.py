@@ -23,8 +23,8 @@ def draw(tables: Tables) -> Drawn:
     pairs = [f"{methods[name]['pair']} is {style.look(name, methods).label}" for name in ("ppo", "vaco")]
     first = (
         f"Performance retained at K = {lag}, by alignment and filter with and without each other: the normalised "
-        f"score, so 1 is what synchronous PPO reaches and 0 the random policy. {' and '.join(pairs)}, with the runs of the "
-        "comparison. The clip bounds the step from β, the decoupled clip and tv that from π_T."
+        f"score, so 1 is what synchronous PPO reaches and 0 the random policy. {' and '.join(pairs)}, with the runs of "
+        "the comparison. The clip bounds the step from β, the decoupled clip and tv that from π_T."
     )
     return Drawn(figure, caption_of(tables, STUDY, first, scores, whole))
 
