@@ -23,7 +23,8 @@ FILES = """\
 * `runs/<task>/<method>/lag<K>/seed<S>/`: manifest, evaluations and phases of each run; `manifest.json` holds its
   configuration, versions, source revision and checksums. Checkpoints and weights are not kept in git.
 * `references/`: returns of the random policy, the zero of normalised scores.
-* `tables/`: what the figures are drawn from; `summary.json` says what is missing and which versions were used."""
+* `tables/`: what the figures are drawn from; `summary.json` says what is missing and which versions were used,
+  `origin.txt` is a hash of the plan, source and settings that made them."""
 
 
 def render(summary: Mapping[str, Any], runs: pd.DataFrame, found: Mapping[str, Any]) -> str:
