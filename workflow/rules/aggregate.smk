@@ -41,4 +41,4 @@ rule aggregate:
         " python -m vaco.report.estimates --tables {params.tables:q} --repetitions {params.repetitions}"
         " --seed {params.seed} &&"
         " vaco verify {params.results:q} --tier {params.tier:q} {params.missing}) > {log:q} 2>&1 &&"
-        " echo {params.origin} > {output.origin:q}"
+        " echo {params.origin:q} > {output.origin:q}"

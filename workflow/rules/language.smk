@@ -98,7 +98,7 @@ if LM and not config["redraw_only"]:
             "(python -m vaco.lm.tiers {params.tier:q} | python -m vaco.report.lm_aggregate --plan - {params.missing}"
             " --results {params.results:q} --out {params.tables:q} &&"
             " vaco verify {params.results:q} --tier {params.tier:q} {params.missing}) > {log:q} 2>&1 &&"
-            " echo {params.origin} > {output.origin:q}"
+            " echo {params.origin:q} > {output.origin:q}"
 
     rule lm_runs:
         input:
