@@ -101,6 +101,18 @@ def test_every_number_shown_is_among_the_generated_ones() -> None:
     assert not used - set(known)
 
 
+def test_what_the_findings_conclude_of_the_contributions_is_what_the_numbers_say() -> None:
+    """The one conclusion in words: the centre of the trust region is what counts at the largest capacity."""
+    known = results.load_numbers(ROOT)
+    if known is None or "desk.contributions.clear" not in known:
+        pytest.skip("the study has not been computed")
+    ahead = set(known["desk.contributions.clear"]["text"].split(", "))
+    moved, tv = (
+        {f"{align}+{rule} over {align}+clip" for align in ("none", "once")} for rule in ("decoupled_clip", "tv")
+    )
+    assert ahead == moved | tv | {"once+clip over none+clip"}
+
+
 def entries(part: object) -> Iterator[str]:
     if isinstance(part, dict):
         yield from (str(value) for key, value in part.items() if key in ("file", "root"))

@@ -319,9 +319,9 @@ def test_what_each_idea_adds_with_its_interval(tables_folder: Path, tmp_path: Pa
     parts = np.array([0.01, 0.01, 0.01, 0.04]) / 4
     freedom = parts.sum() ** 2 / (parts**2).sum()
     reach = stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum())
-    expected = f"+0.35 [{0.35 - reach:+.2f}, {0.35 + reach:+.2f}]"
+    expected = f"+0.35 [{0.35 - reach:+.2f}, {0.35 + reach:+.2f}]".replace("-", "−")
     assert found["contributions.once.tv.over.none.clip"] == expected
-    assert found["contributions.none.clip.over.once.tv"].startswith("-0.35 [")
+    assert found["contributions.none.clip.over.once.tv"].startswith("−0.35 [")
     # These two differ in both things. As if PPO filtered like VACO, they differ in alignment alone, and not clearly.
     assert (found["contributions.pairs"], found["contributions.clear"]) == (0, None)
     tables.summary["methods"]["ppo"] = tables.methods["ppo"] | {"pair": "none+tv"}

@@ -18,7 +18,7 @@ STUDY = "contributions"
 
 def draw(tables: Tables) -> Drawn:
     """Draw the maps."""
-    figure, scores, whole = maps(tables, STUDY, columns=4, height=1.5)
+    figure, scores, whole = maps(tables, STUDY, columns=2, height=1.45)
     lag, methods = tables.grid(STUDY)["capacities"][0], tables.methods
     pairs = [f"{methods[name]['pair']} is {style.look(name, methods).label}" for name in ("ppo", "vaco")]
     first = (

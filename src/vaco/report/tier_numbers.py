@@ -196,7 +196,9 @@ def from_contributions(tables: Tables) -> Found:
     alike, clear = 0, []
     for name, other in permutations(grid["algorithms"], 2):
         row = find(name, other, lag)
-        shown = None if row is None else with_interval(row["difference"], row["low"], row["high"], "+.2f")
+        shown = None
+        if row is not None:  # with a typographic minus, also inside the interval
+            shown = with_interval(row["difference"], row["low"], row["high"], "+.2f").replace("-", "−")
         one, two = (words(tables, "contributions", each) for each in (name, other))
         yield f"contributions.{one}.over.{two}", shown, ""
         pairs = [tables.methods[each]["pair"] for each in (name, other)]
