@@ -42,11 +42,11 @@ from vaco.report.stats import area_under_curve, normalise
 REFERENCE = "ppo"
 STRETCHES = 100
 KEYS = ["env", "name", "algorithm", "lag", "seed"]
+# Not all that the `phases.parquet` of a run has, since this table is tracked.
 DIAGNOSTICS = (
     "episode_return",
     "backward_lag",
     "forward_lag",
-    "tv_before",
     "tv_after",
     "tv_statistic",
     "trigger_fraction",
@@ -55,17 +55,12 @@ DIAGNOSTICS = (
     "clip_fraction",
     "kl",
     "ess",
-    "policy_loss",
-    "value_loss",
     "entropy",
     "grad_norm",
     "explained_variance",
     "age_min",
     "age_mean",
     "age_max",
-    "collect_seconds",
-    "align_seconds",
-    "update_seconds",
 )
 
 
