@@ -175,7 +175,7 @@ def options(name):
 
 
 def settled(path):
-    """A table that is there is taken as it is when only redrawing: in a fresh clone file times mean nothing."""
+    """A table that is there is taken as it is when only redrawing, whatever its time."""
     return ancient(path) if config["redraw_only"] else path
 
 
