@@ -191,7 +191,7 @@ def test_a_fresh_clone_draws_the_tracked_tier_and_trains_only_what_was_deleted(
     clone: Path, planned: Callable[..., Counter[str]]
 ) -> None:
     assert planned() == REDRAWN
-    # One file of a run first, by itself: a run of which nothing is left would have the tables made, and so both trained.
+    # One file of a run first: a run of which nothing is left has the tables made, which would ask for that file, too.
     (clone / "results/desk/runs/Hopper-v5/ppo/lag16/seed3/evals.parquet").unlink()
     assert planned() == REDRAWN + Counter({"train": 1, "aggregate": 1})
     shutil.rmtree(clone / "results/desk/runs/Hopper-v5/vaco/lag16/seed3")
