@@ -1,4 +1,5 @@
-"""The command line: `vaco train`, `evaluate`, `lm`, `algorithms`, `estimate`, `verify`, `stale`, `doctor`, `theory`.
+"""The command line: `vaco train`, `evaluate`, `lm`, `algorithms`, `estimate`, `doctor`, `theory`, and of many runs
+`archive`, `restore`, `verify`, `stale`.
 
 Every mistake of the user ends with one sentence on standard error and exit code 2. Commands import what they need when
 they run, so that `vaco algorithms` does not load a physics engine.
@@ -15,10 +16,13 @@ from typing import Any, NoReturn
 from vaco import __version__
 from vaco.errors import UserError, nearest
 from vaco.lm import command as lm_command
-from vaco.lm.command import DISCARD_OTHER
+from vaco.lm.command import DISCARD_OTHER, RUN_ID
 from vaco.runs.preemption import TEMPORARY_FAILURE, Preempted
 
-COMMANDS = ("train", "evaluate", "lm", "algorithms", "estimate", "verify", "stale", "doctor", "theory")
+COMMANDS = ("train", "evaluate", "lm", "algorithms", "estimate", "archive", "restore", "verify", "stale")
+COMMANDS += ("doctor", "theory")
+RESULTS: dict[str, Any] = {"type": Path, "default": Path("results"), "metavar": "DIR"}
+TIER = "smoke, desk, paper, lm_desk or a file"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         "the lock of a dead node to be recognised)",
     )
     train.add_argument("--discard-other", **DISCARD_OTHER)
+    train.add_argument("--run-id", **RUN_ID)
     train.add_argument("--quiet", action="store_true", help="show no progress")
 
     evaluate = commands.add_parser("evaluate", help="returns of a finished run's policy, or of random actions")
@@ -82,24 +87,38 @@ def build_parser() -> argparse.ArgumentParser:
     estimate = commands.add_parser("estimate", help="runs, environment steps, core-hours and disk of a tier")
     estimate.set_defaults(function=_estimate)
     estimate.add_argument("--tier", default="smoke", help="smoke, desk, paper or a file (default smoke)")
-    estimate.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+    estimate.add_argument("--results", **RESULTS, help="where runs are kept")
 
-    verify = commands.add_parser("verify", help="check manifests, checksums, completeness and origin of results")
+    archive = commands.add_parser("archive", help="put the finished runs of a tier into a few tidy tables")
+    archive.set_defaults(function=_archive)
+    archive.add_argument("--tier", required=True, help=TIER)
+    archive.add_argument("--out", type=Path, required=True, metavar="DIR", help="the archive's folder")
+    archive.add_argument("--results", **RESULTS, help="where run folders and archives are")
+    archive.add_argument("--references", type=Path, nargs="*", default=[], metavar="FILE", help="random policies")
+    archive.add_argument("--allow-missing", action="store_true", help="leave out runs that are not finished")
+    archive.add_argument("--anew", action="store_true", help="run folders only, none that an archive holds")
+
+    restore = commands.add_parser("restore", help="lay archived runs out as run folders, below results/runs")
+    restore.set_defaults(function=_restore)
+    restore.add_argument("--tier", required=True, help=TIER)
+    restore.add_argument("--results", **RESULTS, help="where archives are, and run folders will be")
+
+    verify = commands.add_parser("verify", help="check archives and runs: checksums, completeness, origin")
     verify.set_defaults(function=_verify)
     verify.add_argument(
-        "folders", type=Path, nargs="+", metavar="DIR", help="run, results/<tier>, or folder of figures"
+        "folders", type=Path, nargs="+", metavar="DIR", help="results/<tier>, an archive, run folders, or figures"
     )
-    verify.add_argument("--tier", help="what results should be (default: config/<tier>.yaml of the same name)")
+    verify.add_argument("--tier", help="what an archive should hold (default: config/<tier>.yaml of the same name)")
     verify.add_argument("--allow-missing", action="store_true", help="runs that are not there are warnings")
 
-    stale = commands.add_parser("stale", help="manifests of finished runs that today's code or settings would not make")
+    stale = commands.add_parser("stale", help="runs of a tier that exist of another training version only")
     stale.set_defaults(function=_stale)
-    stale.add_argument("--tier", required=True, help="smoke, desk, paper, lm_desk or a file")
-    stale.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are kept")
+    stale.add_argument("--tier", required=True, help=TIER)
+    stale.add_argument("--results", **RESULTS, help="where archives and run folders are")
 
     doctor = commands.add_parser("doctor", help="what this machine offers, whether results repeat here, what to fix")
     doctor.set_defaults(function=_doctor)
-    doctor.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs will be kept")
+    doctor.add_argument("--results", **RESULTS, help="where runs will be kept")
     doctor.add_argument("--profile", type=Path, metavar="DIR", help="check a Snakemake profile against this cluster")
     doctor.add_argument("--tier", help="with --profile: are its time limits long enough for this tier?")
     doctor.add_argument("--quick", action="store_true", help="do not train the same short run twice")
@@ -173,17 +192,15 @@ def _train(options: argparse.Namespace) -> None:
 
     from vaco import stopwatch
     from vaco.control.train import train
-    from vaco.runs.folder import discard_other, remark_on_code
+    from vaco.runs.folder import discard_other
     from vaco.runs.lock import waiting
-    from vaco.runs.provenance import training_hash
+    from vaco.runs.provenance import require_planned
 
     stopwatch.stop()
+    require_planned(options.run_id, config.run_id)
 
     def begin() -> None:
-        source = training_hash(config.algorithm)
-        if remark := remark_on_code(options.out, config.hash, source):
-            print(remark, file=sys.stderr)
-        if options.discard_other and discard_other(options.out, config.hash, source):
+        if options.discard_other and discard_other(options.out, config.run_id, build):
             print(f"{options.out}: an unfinished run of other settings or code was discarded", file=sys.stderr)
         train(config, options.out, checkpoint_seconds=options.checkpoint_seconds, quiet=options.quiet)
 
@@ -193,9 +210,10 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from vaco import stopwatch
     from vaco.control import replay
-    from vaco.lm.verify import LANGUAGE, kind_of
+    from vaco.lm.kind import KINDS, LANGUAGE
     from vaco.runs import provenance
     from vaco.runs.tables import write_json
+    from vaco.runs.verify import kind_of_folder
 
     if options.episodes < 1:
         raise UserError(f"episodes is {options.episodes}, but at least 1 is needed")
@@ -215,9 +233,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     stopwatch.stop()
     if options.random:
         result = replay.random_returns(options.env, options.episodes, options.seed)
-        result |= {"source_hash": provenance.reference_hash(), "versions": provenance.machine()["versions"]}
+        result["versions"] = provenance.machine()["versions"]
     else:
-        if kind_of(options.run, None) is LANGUAGE:
+        if kind_of_folder(options.run, KINDS) is LANGUAGE:
             raise UserError(f"{options.run} is a run of a language model: give it to 'vaco lm evaluate --run'")
         result = replay.policy_returns(options.run, options.episodes, options.seed)
     print(f"{result['env']}, {result['policy']}: {result['mean']:.2f} ± {result['std']:.2f} over {result['episodes']}")
@@ -244,28 +262,63 @@ def _estimate(options: argparse.Namespace) -> None:
     print(estimate(load_tier(options.tier), options.results).render())
 
 
+def _archive(options: argparse.Namespace) -> None:
+    from vaco import archive
+    from vaco.lm.kind import kind_of_tier, load_any_tier
+    from vaco.runs import archives
+
+    tier = load_any_tier(options.tier)
+    kind = kind_of_tier(tier)
+    found = archives.collect(tier, kind, options.results, archives=not options.anew)
+    if found.missing and not options.allow_missing:
+        raise UserError(
+            f"{len(found.missing)} runs of the tier '{tier.name}' are not finished, the first {found.missing[0]}: "
+            "train them, or add --allow-missing"
+        )
+    archive.write(
+        options.out,
+        found.entries,
+        tier=tier.name,
+        kind=kind.name,
+        plan=archives.plan_hash(tier),
+        planned=len(tier.planned()),
+        references=archives.references(tier, options.references, options.results),
+    )
+    print(f"{options.out}: {len(found.entries)} of {len(tier.planned())} runs of the tier '{tier.name}'")
+
+
+def _restore(options: argparse.Namespace) -> None:
+    from vaco.lm.kind import kind_of_tier, load_any_tier
+    from vaco.runs import archives
+
+    tier = load_any_tier(options.tier)
+    kind = kind_of_tier(tier)
+    found = archives.collect(tier, kind, options.results)
+    made = sum(archives.restore(entry, kind, options.results) is not None for entry in found.entries)
+    print(f"{made} runs laid out below {options.results / archives.FOLDERS}, {len(found.entries) - made} were there")
+    if found.missing:
+        print(f"{len(found.missing)} runs of the tier '{tier.name}' exist nowhere", file=sys.stderr)
+
+
 def _verify(options: argparse.Namespace) -> None:
-    from vaco.lm.verify import kind_of, load_any_tier
-    from vaco.report.derive import underived
-    from vaco.runs import verify
+    from vaco.lm.kind import KINDS, load_any_tier
+    from vaco.runs import archives, verify
 
     findings: list[verify.Finding] = []
     runs = products = 0
-    for folder in verify.subjects(options.folders):
+    for folder in archives.subjects(options.folders):
         if verify.holds_products(folder):
             found, count = verify.sidecars(folder, Path())
             products += count
-            findings += found
-            continue
-        named = Path("config", f"{folder.resolve().name}.yaml")
-        tier = load_any_tier(options.tier or named) if options.tier or named.is_file() else None
-        found, count = verify.verify(folder, tier, kind=kind_of(folder, tier), allow_missing=options.allow_missing)
-        runs += count
+        elif folder.name == archives.ARCHIVE:
+            named = Path("config", f"{folder.resolve().parent.name}.yaml")
+            tier = load_any_tier(options.tier or named) if options.tier or named.is_file() else None
+            found, count = verify.verify_archive(folder, tier, KINDS, allow_missing=options.allow_missing)
+            runs += count
+        else:
+            found, count = verify.verify_folders(folder, KINDS)
+            runs += count
         findings += found
-        # Tables made of runs that are wrong are wrong in ways that say nothing new.
-        if tier is not None and count and not any(finding.level == "error" for finding in found):
-            differing = underived(tier.plan(), folder, folder / verify.TABLES)
-            findings += [verify.Finding("error", path, text) for path, text in differing]
     for finding in findings:
         print(finding)
     errors = [finding for finding in findings if finding.level == "error"]
@@ -275,15 +328,16 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _stale(options: argparse.Namespace) -> None:
-    from vaco.lm.verify import kind_of, load_any_tier
-    from vaco.runs.folder import MANIFEST
-    from vaco.runs.stale import stale_runs
+    from vaco.lm.kind import load_any_tier
+    from vaco.runs import archives
 
-    tier = load_any_tier(options.tier)
     if not options.results.is_dir():
-        raise UserError(f"there is no folder {options.results}: give the one that holds {tier.name}/ as --results")
-    for run in stale_runs(tier, kind_of(options.results, tier), options.results):
-        print(run.folder / MANIFEST)
+        raise UserError(f"there is no folder {options.results}: give the one that holds archives as --results")
+    tier = load_any_tier(options.tier)
+    found = list(archives.stale(tier, archives.everything(options.results)))
+    for wanted, there in found:
+        print(f"{there}  wanted: {wanted}")
+    print(f"{len(found)} of the {len(tier.planned())} runs of the tier '{tier.name}' are stale", file=sys.stderr)
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ from vaco.control.record import EVAL_COLUMNS, PHASE_COLUMNS, Row, to_columns, to
 from vaco.errors import UserError
 from vaco.lag import PolicyBuffer
 from vaco.runs import checkpoint, provenance
-from vaco.runs.config import RunConfig
+from vaco.runs.config import RunConfig, build
 from vaco.runs.folder import RunFolder
 from vaco.runs.preemption import Preempted, termination_noticed
 from vaco.runs.progress import Progress
@@ -197,21 +197,15 @@ def train(
     if not 0.0 <= checkpoint_seconds <= 300.0:
         raise UserError(f"checkpoint_seconds is {checkpoint_seconds}, but it must lie between 0 and 300")
     say = say or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
-    folder = RunFolder(out, config.hash, config=config.resolved())
+    folder = RunFolder(out, config.run_id, config=config.resolved(), rebuild=build)
     with one_thread(), termination_noticed() as preempted, folder:
         if folder.status() == "complete":
             say(f"{out} already holds this run, complete: nothing to do")
             return
         run, started = Run(config), provenance.utc_now()
-        source = provenance.training_hash(config.algorithm)
         saved = checkpoint.load_latest(folder.checkpoints, warn=say)
         if saved is not None:
             phase, arrays, meta = saved
-            if meta["source_hash"] != source:
-                raise UserError(
-                    f"{out} was begun by other training code (hash {meta['source_hash'][:12]}, now {source[:12]}): "
-                    "check out that code to finish it, or delete the folder to start again"
-                )
             run.restore(phase, meta["seconds"], arrays)
             started = meta["started"]
             say(f"resuming {out} at step {run.env_steps:,} of {config.steps:,}")
@@ -227,15 +221,15 @@ def train(
                 progress.advance(config.batch, _facts(run, row))
                 if preempted() or time.monotonic() - last_saved >= checkpoint_seconds:
                     folder.heartbeat()  # first: a folder that another process took over must not be written to
-                    meta = {"seconds": run.seconds, "started": started, "source_hash": source}
+                    meta = {"seconds": run.seconds, "started": started}
                     checkpoint.save(folder.checkpoints, progress=run.phase, arrays=run.state(), meta=meta)
                     last_saved = time.monotonic()
                 if preempted() and run.phase < config.phases:
                     raise Preempted(f"asked to stop at step {run.env_steps:,}; the same command continues from there")
-        _finish(folder, run, started, source)
+        _finish(folder, run, started)
 
 
-def _finish(folder: RunFolder, run: Run, started: str, source_hash: str) -> None:
+def _finish(folder: RunFolder, run: Run, started: str) -> None:
     """Write the four files that a finished run leaves."""
     config, networks = run.config, run.networks
     final = {"parameters": networks.flat, "observation_shift": run.snapshot.shift}
@@ -249,8 +243,7 @@ def _finish(folder: RunFolder, run: Run, started: str, source_hash: str) -> None
         manifest=provenance.manifest(
             identity=config.identity,
             config=config.resolved(),
-            config_hash=config.hash,
-            source_hash=source_hash,
+            run_id=config.run_id,
             started=started,
             finished=provenance.utc_now(),
             wall_seconds=round(run.seconds, 3),

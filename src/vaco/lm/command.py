@@ -28,6 +28,10 @@ DISCARD_OTHER: dict[str, Any] = {
     "default": os.environ.get("VACO_DISCARD_OTHER") == "1",
     "help": "give up an unfinished run in DIR that other settings or other training code began",
 }
+RUN_ID: dict[str, Any] = {
+    "metavar": "ID",
+    "help": "the run that this is planned to be; with other settings or another training version it does not start",
+}
 
 
 def add(commands: Any) -> None:
@@ -41,6 +45,7 @@ def add(commands: Any) -> None:
     train.add_argument("--checkpoint-seconds", type=float, default=60.0, metavar="S", help="default 60")
     train.add_argument("--wait", type=float, metavar="S", help="seconds to wait for another process to leave DIR")
     train.add_argument("--discard-other", **DISCARD_OTHER)
+    train.add_argument("--run-id", **RUN_ID)
     train.add_argument("--quiet", action="store_true", help="show no progress")
     train.set_defaults(function=_train)
 
@@ -100,18 +105,18 @@ def _train(options: argparse.Namespace) -> None:
     # A lock counts as dead after 600 s without a checkpoint.
     if not 0.0 <= options.checkpoint_seconds <= 300.0:
         raise UserError(f"checkpoint_seconds is {options.checkpoint_seconds}, but it must lie between 0 and 300")
-    from vaco.runs.folder import discard_other, remark_on_code
+    from vaco.lm.config import build_lm
+    from vaco.runs.folder import discard_other
     from vaco.runs.lock import waiting
-    from vaco.runs.provenance import language_hash
+    from vaco.runs.provenance import require_planned
 
     config = _config(options)
     from vaco.lm.train import train
 
+    require_planned(options.run_id, config.run_id)
+
     def begin() -> None:
-        source = language_hash()
-        if remark := remark_on_code(options.out, config.hash, source):
-            print(remark, file=sys.stderr)
-        if options.discard_other and discard_other(options.out, config.hash, source):
+        if options.discard_other and discard_other(options.out, config.run_id, build_lm):
             print(f"{options.out}: an unfinished run of other settings or code was discarded", file=sys.stderr)
         train(
             config,

@@ -23,6 +23,7 @@ from vaco.objectives.tokens import TokenAlgorithm, TokenSettings, parse_token_al
 
 # The checks and the conversion of loosely typed values are those of the MuJoCo runs.
 from vaco.runs.config import _check_range, _coerce, _setting
+from vaco.runs.identity import RunId, config_hash, version_of
 
 ADVANTAGES = ("grpo", "dr_grpo", "rloo")
 
@@ -146,8 +147,22 @@ class LMConfig:
 
     @property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits that identify the configuration."""
-        return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()[:16]
+        """Sixteen hexadecimal digits that identify the settings, see `identity.config_hash`."""
+        named = self.identity | {"algorithm": self.parsed.row}
+        given = {name: value for name, value in self.resolved().items() if name not in named}
+        others = {name: value for name, value in given.items() if value != LM_DEFAULTS[name]}
+        return config_hash("language", named, others, self.parsed.functions)
+
+    @property
+    def run_id(self) -> RunId:
+        """What the run is: these settings, and the training version of its algorithm."""
+        return RunId(self.hash, version_of("language", [self.parsed.row]))
+
+    @property
+    def place(self) -> str:
+        """The path of the run's folder below ``results/runs``: what it is in words, and its identity last."""
+        task = self.task.replace(":", "-").replace("/", "-")
+        return f"{task}/{self.parsed.row}/lag{self.lag}/n{self.minibatches}/seed{self.seed}/{self.run_id}"
 
     @property
     def warm_hash(self) -> str:
@@ -195,3 +210,7 @@ def _mapping(name: str, text: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise UserError(f"{name} is '{text}', but it must be a mapping such as '{{max_terms: 3}}'")
     return value
+
+
+LM_DEFAULTS = LMConfig().resolved()
+"""Every setting's default, as `LMConfig.resolved` has it."""

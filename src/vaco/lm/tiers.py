@@ -73,11 +73,10 @@ class LMRun:
     grids: tuple[str, ...]
 
     @property
-    def folder(self) -> str:
-        """Path of the run folder relative to `results/`."""
+    def cell(self) -> str:
+        """The run in words, as tables and messages name it."""
         c = self.config
-        task = c.task.replace(":", "-").replace("/", "-")
-        return f"{self.tier}/runs/{task}/{self.name}/lag{c.lag}/n{c.minibatches}/seed{c.seed}"
+        return f"{self.name}/lag{c.lag}/n{c.minibatches}/seed{c.seed}"
 
     @property
     def flags(self) -> list[str]:
@@ -103,16 +102,9 @@ class LMTier:
         """A configuration with the tier's warm start."""
         return self.runs[0].config
 
-    def find(self, folder: str) -> LMRun:
-        """The run of a folder relative to `results/`.
-
-        Raises:
-            UserError: the tier has no such run.
-        """
-        found = next((run for run in self.runs if run.folder == folder), None)
-        if found is None:
-            raise UserError(f"the tier '{self.name}' has no run {folder}: add it to config/{self.name}.yaml")
-        return found
+    def planned(self) -> tuple[LMRun, ...]:
+        """The runs, under the name that tiers of every kind have."""
+        return self.runs
 
     def priority(self, run: LMRun) -> int:
         """Larger for earlier runs: every prefix of the work holds all methods of a grid at equally many seeds."""
@@ -125,7 +117,7 @@ class LMTier:
             "description": self.description,
             "grids": {name: {key: list(values) for key, values in grid.items()} for name, grid in self.grids.items()},
             "runs": [
-                {"folder": run.folder, "name": run.name, "grids": list(run.grids), "config_hash": run.config.hash}
+                {"run": str(run.config.run_id), "name": run.name, "grids": list(run.grids), "cell": run.cell}
                 for run in self.runs
             ],
             "training": self.warm.resolved(),

@@ -22,7 +22,7 @@ from torch import Tensor
 from vaco.errors import UserError
 from vaco.lag import PolicyBuffer
 from vaco.lm import rounds, state
-from vaco.lm.config import LMConfig
+from vaco.lm.config import LMConfig, build_lm
 from vaco.lm.evaluate import accuracy, eval_problems
 from vaco.lm.learner import Learner, Round, evaluate_logp
 from vaco.lm.model import load_model
@@ -197,20 +197,15 @@ def train(
         Preempted: SIGTERM came; a checkpoint was saved.
     """
     say = say or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
-    folder = RunFolder(out, config.hash, config=config.resolved())
+    folder = RunFolder(out, config.run_id, config=config.resolved(), rebuild=build_lm)
     with one_thread(), termination_noticed() as preempted, folder:
         if folder.status() == "complete":
             say(f"{out} already holds this run, complete: nothing to do")
             return
-        run, started, source = Run(config, warm, quiet), provenance.utc_now(), provenance.language_hash()
+        run, started = Run(config, warm, quiet), provenance.utc_now()
         saved = checkpoint.load_latest(folder.checkpoints, warn=say)
         if saved is not None:
             _, arrays, meta = saved
-            if meta["source_hash"] != source:
-                raise UserError(
-                    f"{out} was begun by other training code (hash {meta['source_hash'][:12]}, now {source[:12]}): "
-                    "check out that code to finish it, or delete the folder to start again"
-                )
             state.restore(run, meta, arrays)
             started = meta["started"]
             say(f"resuming {out} at update {run.update:,} of {config.updates:,}")
@@ -219,7 +214,7 @@ def train(
 
         def save() -> None:
             folder.heartbeat()  # first: a folder that another process took over must not be written to
-            meta = {"started": started, "source_hash": source, **state.facts(run)}
+            meta = {"started": started, **state.facts(run)}
             checkpoint.save(folder.checkpoints, progress=run.update, arrays=state.arrays(run), meta=meta)
 
         with Progress(_name(config), config.updates, run.update, quiet=quiet) as progress:
@@ -243,17 +238,16 @@ def train(
                     last_saved = time.monotonic()
                     if preempted():
                         raise Preempted(f"asked to stop at update {run.update}; the same command continues from there")
-        _finish(folder, run, started, source)
+        _finish(folder, run, started)
 
 
-def _finish(folder: RunFolder, run: Run, started: str, source: str) -> None:
+def _finish(folder: RunFolder, run: Run, started: str) -> None:
     """Write the four files that a finished run leaves."""
     config = run.config
     manifest = provenance.manifest(
         identity=config.identity,
         config=config.resolved(),
-        config_hash=config.hash,
-        source_hash=source,
+        run_id=config.run_id,
         started=started,
         finished=provenance.utc_now(),
         wall_seconds=round(run.clock.total, 3),

@@ -265,6 +265,21 @@ class TokenAlgorithm:
     by_rounds: bool = False
 
     @property
+    def row(self) -> str:
+        """What the algorithm is under every alias: its filter, or its regression, and the unit of staleness."""
+        row = self.filter.name if self.filter else self.regression or ""
+        return f"{row}-rounds" if self.by_rounds else row
+
+    @property
+    def functions(self) -> list[Callable[..., object]]:
+        """The functions that it is made of, those of `filters` included."""
+        if self.filter is None:
+            return []
+        lifted = FILTERS.get(self.filter.name)
+        found = [self.filter.function, *((lifted.function, lifted.statistic) if lifted else ())]
+        return [function for function in found if function is not None]
+
+    @property
     def formula(self) -> str:
         """The coefficient, as the table prints it."""
         formula = self.filter.formula if self.filter else REGRESSIONS[self.regression or ""]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ import yaml
 from vaco.errors import UserError, nearest
 from vaco.objectives.filters import FilterSettings
 from vaco.objectives.table import Algorithm, parse
+from vaco.runs.identity import RunId, config_hash, version_of
 
 
 def _setting(default: Any, meaning: str, **metadata: Any) -> Any:
@@ -154,8 +153,24 @@ class RunConfig:
 
     @property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits that identify the configuration."""
-        return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()[:16]
+        """Sixteen hexadecimal digits that identify the settings, see `identity.config_hash`."""
+        row = self.parsed
+        named = self.identity | {"algorithm": row.pair}
+        given = {name: value for name, value in self.resolved().items() if name not in named}
+        others = {name: value for name, value in given.items() if value != DEFAULTS[name]}
+        rules = [rule for rule in (row.filter.function, row.filter.statistic) if rule is not None]
+        return config_hash("control", named, others, rules)
+
+    @property
+    def run_id(self) -> RunId:
+        """What the run is: these settings, and the training version of its algorithm."""
+        row = self.parsed
+        return RunId(self.hash, version_of("control", (row.align.name, row.filter.name, row.pair)))
+
+    @property
+    def place(self) -> str:
+        """The path of the run's folder below ``results/runs``: what it is in words, and its identity last."""
+        return f"{self.env}/{self.parsed.pair}/lag{self.lag}/seed{self.seed}/{self.run_id}"
 
 
 SETTINGS = {spec.name: spec for spec in dataclasses.fields(RunConfig)}
@@ -251,3 +266,7 @@ def _check_range(spec: dataclasses.Field[Any], value: Any) -> None:
         raise UserError(f"{spec.name} is {value}, but it must be at most {rules['high']} (default {spec.default})")
     if "choices" in rules and value not in rules["choices"]:
         raise UserError(f"{spec.name} is '{value}': {nearest(str(value), rules['choices'])}")
+
+
+DEFAULTS = RunConfig().resolved()
+"""Every setting's default, as `RunConfig.resolved` has it."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from vaco.errors import UserError
 from vaco.runs import atomic, checkpoint, provenance, tables
+from vaco.runs.identity import SCHEMA, RunId, recorded_id
 from vaco.runs.lock import STALE_AFTER, RunLock
 
 MANIFEST, PHASES, EVALS, POLICY = "manifest.json", "phases.parquet", "evals.parquet", "policy.safetensors"
@@ -41,8 +42,9 @@ class RunFolder:
 
     Args:
         path: the folder.
-        config_hash: identity of the run.
-        config: the flat configuration behind the hash, so that a refusal can say where two runs differ; plain JSON.
+        run_id: what the run is, see `identity`.
+        config: the flat configuration behind it, so that a refusal can say where two runs differ; plain JSON.
+        rebuild: makes a configuration of settings, to recognise runs from before there were training versions.
         stale_after: seconds, see `lock.STALE_AFTER`.
 
     Raises:
@@ -53,15 +55,16 @@ class RunFolder:
     def __init__(
         self,
         path: Path,
-        config_hash: str,
+        run_id: RunId,
         *,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any],
+        rebuild: Callable[[Mapping[str, Any]], Any],
         stale_after: float = STALE_AFTER,
     ) -> None:
         self.path = Path(path)
-        self.config_hash = config_hash
+        self.run_id, self.rebuild = run_id, rebuild
         # As it will come back from a file: tuples are lists there.
-        self.config: dict[str, Any] = json.loads(json.dumps(dict(config or {}), allow_nan=False))
+        self.config: dict[str, Any] = json.loads(json.dumps(dict(config), allow_nan=False))
         self._lock = RunLock(self.path / LOCK, stale_after)
         self._status: Status | None = None
         self._created = False
@@ -107,9 +110,9 @@ class RunFolder:
 
         Raises:
             UserError: a file cannot be written, or the folder was taken over; the checkpoints are still there.
-            ValueError: the manifest is of another configuration.
+            ValueError: the manifest is of another run.
         """
-        if self._entered() == "complete" or manifest.get("config_hash") != self.config_hash:
+        if self._entered() == "complete" or recorded_id(manifest, self.rebuild) != self.run_id:
             raise ValueError("only an unfinished run can be finished, and with its own manifest")
         self.heartbeat()
         tables.write_parquet(self.path / PHASES, phases)
@@ -135,7 +138,8 @@ class RunFolder:
             if self._status == "complete":
                 self._remove_working_files()
             else:
-                provenance.process_revision()  # now, not when the run ends: the repository may have moved on by then
+                # Now, not when the run ends: the repository may have moved on by then.
+                provenance.process_revision(), provenance.source_digest()
                 self._sign()
         except OSError as error:
             self._leave()
@@ -178,8 +182,9 @@ class RunFolder:
                     flush=True,
                 )
         if marker is None or marker.get("processes") != self._machines:
-            record = {"schema": 1, "config_hash": self.config_hash, "config": self.config}
-            tables.write_json(self.path / MARKER, record | {"processes": self._machines})
+            run = {"config_hash": self.run_id.config_hash, "training_version": self.run_id.version}
+            record = {"schema": SCHEMA, **run, "config": self.config, "processes": self._machines}
+            tables.write_json(self.path / MARKER, record)
 
     def _require_same_packages(self, before: dict[str, Any], here: dict[str, Any]) -> None:
         """Refuse to resume with other versions of the packages that determine a run's bits and that this process uses.
@@ -256,13 +261,14 @@ class RunFolder:
 
     def _require_same(self, record: dict[str, Any], what: str) -> None:
         """Refuse the record of another run, saying where the two differ if it can be told."""
-        if record.get("config_hash") == self.config_hash:
+        theirs = recorded_id(record, self.rebuild)
+        if theirs == self.run_id:
             return
-        theirs = record.get("config")
-        raise UserError(
-            f"{self.path} holds {what} of another configuration{_differences(theirs, self.config)}: "
-            "give another --out, or delete that folder first"
-        )
+        if theirs is None or theirs.config_hash != self.run_id.config_hash:
+            what += f" of another configuration{_differences(record.get('config'), self.config)}"
+        else:
+            what += f" of training version {theirs.version}, and the code here has version {self.run_id.version}"
+        raise UserError(f"{self.path} holds {what}: give another --out, or delete that folder first")
 
     def _require_whole(self, manifest: dict[str, Any]) -> None:
         """Compare the files with the checksums in the manifest; only the policy may be missing."""
@@ -288,40 +294,15 @@ class RunFolder:
         )
 
 
-def remark_on_code(path: Path, config_hash: str, source_hash: str) -> str | None:
-    """Say of a finished run that other training code made it.
-
-    Args:
-        path: its folder.
-        config_hash: of the run that is asked for.
-        source_hash: of the training code that is installed.
-
-    Returns:
-        A sentence; None if the same code made it, it is a run of other settings (which is refused elsewhere), or there
-        is no finished run that can be read.
-    """
-    try:
-        manifest = tables.read_json(path / MANIFEST)
-    except UserError:
-        return None
-    theirs = manifest.get("source_hash") if isinstance(manifest, dict) else None
-    if theirs in (None, source_hash) or manifest.get("config_hash") != config_hash:
-        return None
-    return (
-        f"the finished run in {path} was made by other training code (hash {str(theirs)[:12]}, now {source_hash[:12]}):"
-        " delete the folder to train it again"
-    )
-
-
-def discard_other(path: Path, config_hash: str, source_hash: str) -> bool:
-    """Remove from a folder the unfinished run of another configuration or of other training code.
+def discard_other(path: Path, run_id: RunId, rebuild: Callable[[Mapping[str, Any]], Any]) -> bool:
+    """Remove from a folder the unfinished run of another configuration or training version.
 
     A finished run stays, and so does one that cannot be read, which `RunFolder` refuses.
 
     Args:
         path: the folder; it need not exist.
-        config_hash: identity of the run that is wanted there.
-        source_hash: of the training code that would continue it.
+        run_id: what the run is that is wanted there.
+        rebuild: see `RunFolder`.
 
     Returns:
         Whether there was such a run.
@@ -339,10 +320,7 @@ def discard_other(path: Path, config_hash: str, source_hash: str) -> bool:
         if not marker.is_file() or (path / MANIFEST).exists():  # finished meanwhile
             return False
         record = tables.read_json(marker)
-        saved = checkpoint.load_latest(path / CHECKPOINTS, warn=lambda sentence: None)
-        if not isinstance(record, dict):
-            return False
-        if record.get("config_hash") == config_hash and (saved is None or saved[2].get("source_hash") == source_hash):
+        if not isinstance(record, dict) or recorded_id(record, rebuild) == run_id:
             return False
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         marker.unlink()

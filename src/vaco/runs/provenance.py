@@ -1,41 +1,31 @@
-"""Where a result comes from: the manifest of a run, and a hash of the source that determines a training run.
+"""Where a result comes from: what a manifest records of settings, source, packages and machine.
 
-The hash decides what is trained again after the code was edited, so it leaves out all that cannot change a number:
-comments, docstrings, layout, the other rows of the table of algorithms and the filters that a run does not use.
+Nothing of it decides what needs training (`identity` does), but for one guard: a job of a workflow that finds other
+training code than the workflow was planned with stops (`require_planned`).
 """
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import functools
 import hashlib
-import json
 import os
 import platform
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vaco.errors import UserError
+from vaco.runs.identity import SCHEMA, RunId
+
 PACKAGES = ("numpy", "torch", "mujoco", "gymnasium", "vaco")
+PLANNED = "VACO_PLANNED_SOURCE"
+"""Environment variable by which a workflow tells its jobs the `source_digest` that it was planned with."""
 _ROOT = Path(__file__).resolve().parents[1]
-_FILTERS, _TABLE = "objectives/filters.py", "objectives/table.py"
-_SOURCES = ("objectives/**/*.py", "lag.py", "runs/config.py", "runs/rng.py", "control/**/*.py")
-_REPLAY = "control/replay.py"  # evaluates what is already trained
-_TOKENS = "objectives/tokens.py"  # of language models only
-_REFERENCE_SOURCES = ("control/envs/**/*.py", "control/evaluate.py", _REPLAY)
-_LANGUAGE_SOURCES = ("objectives/**/*.py", "lag.py", "runs/rng.py", "lm/**/*.py")
-_LANGUAGE_SURFACE = (
-    "lm/command.py",
-    "lm/tiers.py",
-    "lm/verify.py",
-)  # decide which runs exist or are good, not what one does
-# Arguments that are only printed: name and formula of a filter, meaning of a setting, formula of an alignment.
-_PRINTED = {"register": (0, 1), "_setting": (1,), "Alignment": (3,)}
+_TRAINING = ("objectives", "control", "lm", "runs", "lag.py")
 
 
 def utc_now() -> str:
@@ -47,8 +37,7 @@ def manifest(
     *,
     identity: Mapping[str, Any],
     config: Mapping[str, Any],
-    config_hash: str,
-    source_hash: str,
+    run_id: RunId,
     started: str,
     finished: str,
     wall_seconds: float,
@@ -59,8 +48,7 @@ def manifest(
     Args:
         identity: environment, algorithm, lag, seed and steps.
         config: the resolved configuration, flat, plain JSON.
-        config_hash: its hash.
-        source_hash: from `training_hash`.
+        run_id: what the run is, see `identity`.
         started: when the run first started, from `utc_now`.
         finished: when it finished.
         wall_seconds: time spent, over all the run's processes if it was resumed.
@@ -72,13 +60,14 @@ def manifest(
     """
     revision, dirty = process_revision()
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "identity": dict(identity),
         "config": dict(config),
-        "config_hash": config_hash,
-        "source_hash": source_hash,
+        "config_hash": run_id.config_hash,
+        "training_version": run_id.version,
         "revision": revision,
         "dirty": dirty,
+        "source_digest": source_digest(),
         **machine(),
         "platform": platform.platform(),
         "threads": _threads(),
@@ -124,182 +113,42 @@ def source_revision(package: Path = _ROOT) -> tuple[str | None, bool]:
     return revision, not clean
 
 
-def training_hash(algorithm: str, *, package: Path = _ROOT) -> str:
-    """Hash the source that determines a training run of one algorithm.
-
-    Hashed are ``objectives`` without its rules for tokens, ``lag.py``, ``runs/config.py``, ``runs/rng.py`` and
-    ``control``, as syntax trees without
-    docstrings, error messages and what is only printed. Of ``objectives/table.py`` only the algorithm's row counts, and
-    ``objectives/filters.py`` is hashed without the functions that only other filters use, so that editing one filter
-    trains only its runs again.
+@functools.cache
+def source_digest(package: Path = _ROOT) -> str:
+    """Sixteen hexadecimal digits over the text of the training code, as this process found it first.
 
     Args:
-        algorithm: any name that `vaco.objectives.table.parse` knows; two names of one row have the same hash.
-        package: folder of the package whose source is hashed; the row is that of the package imported.
+        package: folder of the package.
+    """
+    digest = hashlib.sha256()
+    for name in _TRAINING:
+        place = package / name
+        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
-    Returns:
-        SHA-256 in hexadecimal; it does not depend on the machine.
+
+def require_planned(expected: str | None, run_id: RunId) -> None:
+    """Stop a job that finds itself to be something else than it was planned as.
+
+    Args:
+        expected: the run's identity by plan; None outside a workflow.
+        run_id: its identity here and now.
 
     Raises:
-        UserError: unknown algorithm.
+        UserError: the identity is another, or the training code was edited since the workflow was planned.
     """
-    # Imported here because they import torch, which the rest of this module does without.
-    from vaco.objectives.filters import FILTERS
-    from vaco.objectives.table import parse
-
-    row = parse(algorithm)
-    return _hash_sources(
-        package,
-        row=json.dumps({"align": _plain(row.align), "filter": _plain(row.filter)}, sort_keys=True),
-        used=_function_names(row.filter),
-        registered={name for rule in FILTERS.values() for name in _function_names(rule)},
-    )
-
-
-def language_hash(*, package: Path = _ROOT) -> str:
-    """Hash the source that determines a training run of a language model, whatever its algorithm.
-
-    Args:
-        package: folder of the package whose source is hashed.
-
-    Returns:
-        SHA-256 in hexadecimal, blind to comments, docstrings and error messages like `training_hash`.
-    """
-    left_out = {package / name for name in _LANGUAGE_SURFACE}
-    files = sorted({path for pattern in _LANGUAGE_SOURCES for path in package.glob(pattern)} - left_out)
-    return _hash_files(package, files)
-
-
-def reference_hash(*, package: Path = _ROOT) -> str:
-    """Hash the source that determines the returns of the random policy: environments, evaluation and replay.
-
-    Args:
-        package: folder of the package whose source is hashed.
-
-    Returns:
-        SHA-256 in hexadecimal, blind to comments, docstrings and error messages like `training_hash`.
-    """
-    files = sorted({path for pattern in _REFERENCE_SOURCES for path in package.glob(pattern)})
-    return _hash_files(package, files)
-
-
-def _hash_files(package: Path, files: Iterable[Path]) -> str:
-    parts = {
-        path.relative_to(package).as_posix(): _canonical_source(path.read_text(encoding="utf-8")) for path in files
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _hash_sources(root: Path, *, row: str, used: set[str], registered: set[str]) -> str:
-    """`training_hash` of the package in `root`, for a row whose filter names the functions `used` of `registered`."""
-    left_out = {root / name for name in (_TABLE, _REPLAY, _TOKENS)}
-    files = sorted({path for pattern in _SOURCES for path in root.glob(pattern)} - left_out)
-    trees = {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in files}
-    filters = trees.pop(_FILTERS)
-    outside = {name for text in trees.values() for name in _taken_from_filters(text)}
-    parts = {name: _canonical_source(text) for name, text in trees.items()}
-    parts[_FILTERS] = _canonical(_without_other_filters(ast.parse(filters), used, registered, outside))
-    parts[_TABLE] = row
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _without_other_filters(
-    module: ast.Module, used: set[str], registered: set[str], outside: set[str]
-) -> list[ast.stmt]:
-    """The statements of ``filters.py`` without the functions that serve only filters other than the one used.
-
-    A function is left out if, by name, it is reachable from a filter that is not used and from nothing else: not from
-    the one used, from other modules, from statements that are no functions, or from functions that are no filter's.
-    """
-    functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
-    others = [node for node in module.body if not isinstance(node, ast.FunctionDef) and not _assigns(node, "FILTERS")]
-
-    def reach(names: Iterable[str]) -> set[str]:
-        found: set[str] = set()
-        waiting = [name for name in names if name in functions]
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                waiting += [n for n in _names(functions[name]) if n in functions]
-        return found
-
-    of_no_filter = set(functions) - reach(registered)
-    named = {name for node in others for name in _names(node)}
-    needed = reach(used | outside | named | of_no_filter)
-    return [node for node in module.body if node in others or getattr(node, "name", None) in needed]
-
-
-@functools.lru_cache(maxsize=256)
-def _taken_from_filters(source: str) -> frozenset[str]:
-    """Names that a module imports from ``filters.py`` or reads as ``filters.NAME``."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").rpartition(".")[2] in ("filters", "objectives"):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "filters":
-            found.add(node.attr)
-    return frozenset(found)
-
-
-def _names(node: ast.AST) -> set[str]:
-    """Every plain name that a piece of source reads; a name that it binds, such as a field `clip`, uses no function."""
-    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)}
-
-
-def _assigns(node: ast.stmt, name: str) -> bool:
-    """Whether a statement binds a name."""
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
-
-
-@functools.lru_cache(maxsize=256)
-def _canonical_source(source: str) -> str:
-    return _canonical(ast.parse(source))
-
-
-def _canonical(node: Any) -> str:
-    """Write a syntax tree as text, without what changes nothing.
-
-    Left out are positions, bare strings (docstrings), the words of errors, formulas and meanings that are only printed,
-    and empty fields: newer Pythons add some, and `ast.dump` writes them or not by version, which must not train
-    everything again.
-    """
-    if isinstance(node, list):
-        return "[" + ",".join(_canonical(item) for item in node if not _is_remark(item)) + "]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = {name: value for name, value in ast.iter_fields(node) if name not in ("kind", "type_comment")}
-    if isinstance(node, ast.Raise):
-        fields = {}
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        printed = _PRINTED.get(node.func.id, ())
-        fields["args"] = [argument for place, argument in enumerate(node.args) if place not in printed]
-    kept = (f"{name}={_canonical(value)}" for name, value in fields.items() if value not in (None, []))
-    return f"{type(node).__name__}({','.join(kept)})"
-
-
-def _is_remark(node: Any) -> bool:
-    """Whether a statement is a bare string."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _function_names(rule: Any) -> set[str]:
-    """The functions that a filter's entry names."""
-    values = (getattr(rule, field.name) for field in dataclasses.fields(rule))
-    return {value.__name__ for value in values if callable(value)}
-
-
-def _plain(entry: Any) -> dict[str, str]:
-    """An entry of the table of filters or alignments as text, without the formula that is only printed."""
-    fields = (
-        entry._asdict()
-        if hasattr(entry, "_asdict")
-        else {f.name: getattr(entry, f.name) for f in dataclasses.fields(entry)}
-    )
-    return {
-        name: value.__name__ if callable(value) else repr(value) for name, value in fields.items() if name != "formula"
-    }
+    if expected is not None and expected != str(run_id):
+        raise UserError(
+            f"this job was planned as run {expected}, but with the settings and the code that are here it would be "
+            f"{run_id}: nothing was trained; start the workflow again"
+        )
+    planned = os.environ.get(PLANNED)
+    if planned and planned != source_digest():
+        raise UserError(
+            f"the training code was edited after the workflow was planned (source {planned} then, {source_digest()} "
+            "now): nothing was trained; start the workflow again, or undo the edit first"
+        )
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -22,7 +22,7 @@ import yaml
 
 from vaco.errors import UserError, nearest
 from vaco.objectives.table import ALIASES, parse
-from vaco.runs.config import SETTINGS, build, meanings
+from vaco.runs.config import SETTINGS, RunConfig, build, meanings
 from vaco.runs.tier_schema import TIER_SCHEMA, check
 
 Setting = str | int | float | bool | tuple[int, ...]
@@ -41,10 +41,10 @@ class RunSpec:
     """One run of a tier.
 
     Attributes:
-        tier: name of the tier, first component of the path.
+        tier: name of the tier.
         env: Gymnasium identifier.
         algorithm: what `vaco train --algorithm` gets: an alias or ALIGN+FILTER.
-        name: the algorithm or the named variant, a component of the path.
+        name: the algorithm or the named variant, as tables and figures call it.
         lag: capacity K of the policy buffer.
         seed: seed of the run.
         steps: environment steps.
@@ -66,10 +66,11 @@ class RunSpec:
     settings: tuple[tuple[str, Setting], ...] = ()
     grids: tuple[str, ...] = (MAIN,)
 
-    @property
-    def folder(self) -> str:
-        """Path of the run folder relative to `results/`, with forward slashes."""
-        return f"{self.tier}/runs/{self.env}/{self.name}/lag{self.lag}/seed{self.seed}"
+    @cached_property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        own = {"env": self.env, "algorithm": self.algorithm, "lag": self.lag, "seed": self.seed, "steps": self.steps}
+        return build(own | {"eval_points": self.points, "eval_episodes": self.episodes} | dict(self.settings))
 
     def flags(self, out: str) -> list[str]:
         """Arguments of `vaco train` that make this run in the folder `out`, one shell word an element."""
@@ -141,6 +142,10 @@ class Tier:
         # The sort is stable: within one seed and grid the order of the file is kept.
         return sorted(specs, key=lambda spec: -self.priority(spec))
 
+    def planned(self) -> list[RunSpec]:
+        """The same, under the name that tiers of every kind have."""
+        return self.runs()
+
     def priority(self, spec: RunSpec) -> int:
         """Larger runs earlier, so that every prefix of the work holds all methods at equally many seeds."""
         later = self.seeds.index(spec.seed)
@@ -201,6 +206,7 @@ class Tier:
                 }
                 for key, grid in self.grids.items()
             },
+            "runs": {f"{s.env}/{s.name}/lag{s.lag}/seed{s.seed}": str(s.config.run_id) for s in self.runs()},
             "methods": {
                 key: {
                     "algorithm": method.algorithm,
