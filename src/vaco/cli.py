@@ -19,8 +19,10 @@ from vaco.lm import command as lm_command
 from vaco.lm.command import DISCARD_OTHER, RUN_ID
 from vaco.runs.preemption import TEMPORARY_FAILURE, Preempted
 
-COMMANDS = ("train", "evaluate", "lm", "algorithms", "estimate", "archive", "restore", "verify", "stale")
-COMMANDS += ("doctor", "theory")
+COMMANDS = (
+    *("train", "evaluate", "lm", "algorithms", "estimate"),
+    *("archive", "restore", "verify", "stale", "doctor", "theory"),
+)
 RESULTS: dict[str, Any] = {"type": Path, "default": Path("results"), "metavar": "DIR"}
 TIER = "smoke, desk, paper, lm_desk or a file"
 

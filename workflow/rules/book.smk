@@ -1,10 +1,17 @@
-"""The book. It shows what the other rules have made and says what they have not; building it trains nothing."""
+"""The book and the report show what is released, the tracked figures, tables and numbers; what a tier costs here."""
 
-
-include: "book_sources.smk"
+RELEASED = [
+    str(path)
+    for folder in ("paper", "config", "results", "benchmarks/results", "src/vaco", "theory")
+    for path in sorted(Path(folder).rglob("*"))
+    if path.is_file() and not {"_build", "build", "__pycache__"} & set(path.parts)
+    if not path.is_relative_to(dag.RUNS)
+]
 
 
 rule book:
+    input:
+        RELEASED,
     output:
         "paper/book/_build/html/index.html",
     log:
@@ -12,27 +19,33 @@ rule book:
     conda:
         "../envs/book.yaml"
     threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    params:
-        book=lambda wildcards, output: Path(output[0]).parents[2],
-        source=book_hash,
     shell:
-        "OMP_NUM_THREADS=1 jupyter-book build -W --keep-going {params.book:q} > {log:q} 2>&1"
+        "OMP_NUM_THREADS=1 jupyter-book build -W --keep-going paper/book > {log:q} 2>&1"
 
 
-# What a tier costs on this machine, as `vaco estimate` says it; measured when asked for, and tracked.
+rule paper:
+    input:
+        RELEASED,
+    output:
+        "paper/build/report.pdf",
+    log:
+        "logs/paper.log",
+    conda:
+        "../envs/vaco.yaml"
+    threads: 1
+    params:
+        tier=dag.PROSE_TIERS[0],
+    shell:
+        "python -m vaco.report.paper --tier {params.tier:q} --out {output:q} > {log:q} 2>&1"
+
+
 rule cost_of_tier:
     output:
-        "paper/tables/cost/{tier}.txt",
+        f"{BUILD}/paper/tables/cost/{{tier}}.txt",
     log:
         "logs/cost/{tier}.log",
     conda:
         "../envs/vaco.yaml"
     threads: 1
-    resources:
-        mem_mb=1500,
-        runtime=20,
     shell:
         "vaco estimate --tier {wildcards.tier:q} > {output:q} 2> {log:q}"

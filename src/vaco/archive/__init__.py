@@ -98,6 +98,11 @@ class Archive:
         return found
 
     @property
+    def digest(self) -> str:
+        """SHA-256 of the list of checksums: what products say that they were drawn from."""
+        return _sha256(self.folder / SUMS)
+
+    @property
     def parts(self) -> list[Path]:
         """The files of the phases."""
         return sorted((self.folder / PHASES).glob("part-*.parquet"))

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from vaco.errors import UserError, nearest
-from vaco.lm.config import LM_SETTINGS, LMConfig, build_lm, lm_meanings
+from vaco.lm.config import LM_DEFAULTS, LM_SETTINGS, LMConfig, build_lm, lm_meanings
 from vaco.runs.tier_schema import check
 
 MAIN = "main"
@@ -79,12 +79,14 @@ class LMRun:
         return f"{self.name}/lag{c.lag}/n{c.minibatches}/seed{c.seed}"
 
     @property
-    def flags(self) -> list[str]:
-        """What tells this run from the tier's others, as arguments of `vaco lm train --tier`."""
-        c = self.config
-        words = ["--algorithm", c.algorithm, "--lag", str(c.lag), "--minibatches", str(c.minibatches)]
-        words += ["--seed", str(c.seed)]
-        return words + [word for name, value in self.own.items() for word in ("--set", f"{name}={value}")]
+    def command(self) -> list[str]:
+        """The command that makes this run, but for its folder and its warm start, one shell word an element.
+
+        It is made of what the run is alone, of no tier and no alias: a changed command would train it again.
+        """
+        given = self.config.resolved() | {"algorithm": self.config.parsed.canonical}
+        own = {name: value for name, value in given.items() if value != LM_DEFAULTS[name]}
+        return ["vaco", "lm", "train", *(word for name in sorted(own) for word in ("--set", f"{name}={own[name]}"))]
 
 
 @dataclass(frozen=True)

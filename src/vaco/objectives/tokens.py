@@ -271,6 +271,11 @@ class TokenAlgorithm:
         return f"{row}-rounds" if self.by_rounds else row
 
     @property
+    def canonical(self) -> str:
+        """The name that no alias added later changes."""
+        return "a3po_rounds" if self.by_rounds else self.row
+
+    @property
     def functions(self) -> list[Callable[..., object]]:
         """The functions that it is made of, those of `filters` included."""
         if self.filter is None:

@@ -1,6 +1,6 @@
-"""From run folders to tidy tables.
+"""From the archive of a tier to tidy tables.
 
-`python -m vaco.runs.tiers smoke | python -m vaco.report.aggregate --plan - --results DIR --out DIR`
+`python -m vaco.runs.tiers desk | python -m vaco.report.aggregate --plan - --archive results/desk/archive --out DIR`
 
 Writes below `--out`:
 
@@ -25,13 +25,14 @@ import json
 import math
 import sys
 import warnings as python_warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from vaco.archive import Archive
 from vaco.errors import UserError
 from vaco.report.command import run_command
 from vaco.report.facts import labels, lags_table, runs_table
@@ -64,43 +65,39 @@ DIAGNOSTICS = (
 )
 
 
-def references(
-    plan: Plan, runs: Sequence[Run], root: Path, *, allow_missing: bool = False
-) -> dict[str, dict[str, float]]:
+def references(plan: Plan, runs: Sequence[Run], measured: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """The two returns that define 0 and 1 on every task.
 
     Args:
         plan: what the tier asks for.
         runs: its finished runs.
-        root: `results/<tier>`.
-        allow_missing: a task without a finished synchronous PPO gets NaN for it, and so no scores.
+        measured: the archive's measurements of the random policy, by task.
 
     Returns:
-        By environment: `random`, `random_error` (standard error), `random_episodes`, `ppo`, `ppo_error`, `ppo_seeds`.
+        By environment; a task without a finished synchronous PPO has NaN for it, and so no scores: `random`, `random_error` (standard error), `random_episodes`, `ppo`, `ppo_error`, `ppo_seeds`.
 
     Raises:
-        UserError: no measurement of the random policy, or no synchronous PPO, on some task.
+        UserError: no measurement of the random policy on some task, or a finished tier without synchronous PPO.
     """
     found = {}
     for env in plan.environments():
-        path = root / "references" / f"{env}.json"
-        if not path.is_file():
-            raise UserError(f"there is no {path}: make it with vaco evaluate --env {env} --random --out {path}")
-        measured = json.loads(path.read_text(encoding="utf-8"))
+        if env not in measured:
+            raise UserError(f"the archive of '{plan.tier}' has no measurement of the random policy on {env}: make it again")
+        random = measured[env]
         finals = [
             float(run.table("evals")["mean"].iloc[-1])
             for run in runs
             if (run.cell.env, run.cell.name, run.cell.lag) == (env, REFERENCE, 1)
         ]
-        if not finals and not allow_missing:
+        if not finals and len(runs) == len(plan.cells()):
             raise UserError(
                 f"the tier '{plan.tier}' has no finished synchronous PPO (ppo, K = 1) on {env}, by which scores are "
                 "normalised: add 'ppo' to its algorithms and 1 to its capacities, or run it"
             )
         found[env] = {
-            "random": float(measured["mean"]),
-            "random_error": float(measured["std"]) / math.sqrt(measured["episodes"]),
-            "random_episodes": int(measured["episodes"]),
+            "random": float(random["mean"]),
+            "random_error": float(random["std"]) / math.sqrt(random["episodes"]),
+            "random_episodes": int(random["episodes"]),
             "ppo": float(np.mean(finals)) if finals else math.nan,
             "ppo_error": float(np.std(finals, ddof=1) / math.sqrt(len(finals))) if len(finals) > 1 else math.nan,
             "ppo_seeds": len(finals),
@@ -143,7 +140,7 @@ def curves_table(runs: Sequence[Run], found: dict[str, dict[str, float]]) -> pd.
         grid = steps if grid is None else grid
         if not np.array_equal(steps, grid):
             raise UserError(
-                f"{run.folder} was evaluated at other steps than {runs[0].folder}: delete it and run it again"
+                f"{run.cell.path} was evaluated at other steps than {runs[0].cell.path}: train one of them again"
             )
         ref = found[run.cell.env]
         scores = np.full(len(evals), np.nan)
@@ -247,6 +244,7 @@ def progress(plan: Plan, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 def _summary(
     plan: Plan, runs: Sequence[Run], missing: Sequence[Cell], found: dict[str, Any], warnings: list[str]
 ) -> dict[str, Any]:
+    """What `summary.json` says, but for the archive's digest."""
     versions: dict[str, set[str]] = {}
     for run in runs:
         for package, version in run.manifest["versions"].items():
@@ -263,7 +261,7 @@ def _summary(
         "runs": len(runs),
         "planned_runs": len(plan.cells()),
         "progress": progress(plan, runs),
-        "missing": [cell.folder for cell in missing],
+        "missing": [cell.path for cell in missing],
         "warnings": warnings,
         "references": {
             env: {key: None if math.isnan(value) else value for key, value in ref.items()} for env, ref in found.items()
@@ -271,30 +269,25 @@ def _summary(
         "environment_steps": sum(int(run.manifest["completed_steps"]) for run in runs),
         "core_hours": sum(float(run.manifest["wall_seconds"]) for run in runs) / 3600,
         "versions": {package: sorted(found_versions) for package, found_versions in sorted(versions.items())},
-        "source_hashes": {
-            algorithm: sorted({str(r.manifest["source_hash"]) for r in runs if r.cell.name == algorithm})
-            for algorithm in sorted({r.cell.name for r in runs})
-        },
         "cpus": sorted({str(run.manifest.get("cpu")) for run in runs}),
     }
 
 
-def aggregate(plan: Plan, root: Path, out: Path, *, allow_missing: bool = False) -> None:
+def aggregate(plan: Plan, archive: Archive, out: Path) -> None:
     """Write the tables of a tier; see the module's docstring.
 
     Args:
         plan: what the tier asks for.
-        root: `results/<tier>`.
+        archive: its finished runs; what is missing there is named in `summary.json`, and so in every caption.
         out: folder of the tables, made if need be.
-        allow_missing: go on without runs that are not finished.
 
     Raises:
-        UserError: runs are missing or may not be compared, or scores cannot be normalised.
+        UserError: there is no run, runs may not be compared, or scores cannot be normalised.
     """
-    runs, missing = find_runs(plan, root, allow_missing=allow_missing)
-    warnings = check_mixture(runs)
+    runs, missing = find_runs(plan, archive)
+    warnings = check_mixture(runs, plan)
     configs = configurations(runs)
-    found = references(plan, runs, root, allow_missing=allow_missing)
+    found = references(plan, runs, archive.references)
     warnings += weak_references(found)
     curves = curves_table(runs, found)
     out.mkdir(parents=True, exist_ok=True)
@@ -308,7 +301,8 @@ def aggregate(plan: Plan, root: Path, out: Path, *, allow_missing: bool = False)
     write_table(runs_table(runs), out / "runs.parquet")
     write_table(lags_table(runs), out / "lags.parquet")
     write_json(configs, out / "configs.json")
-    write_json(_summary(plan, runs, missing, found, warnings), out / "summary.json")
+    summary = _summary(plan, runs, missing, found, warnings) | {"archive": archive.digest}
+    write_json(summary, out / "summary.json")
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -332,14 +326,14 @@ def write_json(content: Any, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m vaco.report.aggregate", description="From run folders to tables.")
+    parser = argparse.ArgumentParser(prog="python -m vaco.report.aggregate", description="From an archive to tables.")
     parser.add_argument("--plan", required=True, help="file with the tier's plan, JSON; - reads standard input")
-    parser.add_argument("--results", type=Path, required=True, help="folder results/<tier>")
+    parser.add_argument("--archive", type=Path, required=True, help="folder results/<tier>/archive")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
-    parser.add_argument("--allow-missing", action="store_true", help="go on without runs that are not finished")
     given = parser.parse_args(arguments)
     text = sys.stdin.read() if given.plan == "-" else Path(given.plan).read_text(encoding="utf-8")
-    aggregate(read_plan(text), given.results, given.out, allow_missing=given.allow_missing)
+    plan = read_plan(text)
+    aggregate(plan, Archive(given.archive, plan.tier), given.out)
     return 0
 
 

@@ -25,8 +25,7 @@ FROM_BEHAVIOUR = "tv_total"
 def labels(run: Run) -> dict[str, Any]:
     """The columns that say which run a row is about."""
     cell = run.cell
-    algorithm = run.manifest["identity"]["algorithm"]
-    return {"env": cell.env, "name": cell.name, "algorithm": algorithm, "lag": cell.lag, "seed": cell.seed}
+    return {"env": cell.env, "name": cell.name, "algorithm": run.algorithm, "lag": cell.lag, "seed": cell.seed}
 
 
 def excess(values: Array, threshold: float) -> dict[str, float]:
@@ -75,9 +74,8 @@ def trigger_stops(phases: pd.DataFrame, steps: int) -> float:
     return float(((changes - ends_firing) / 2).sum()) / followed if followed else np.nan
 
 
-def _of_phases(phases: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, float]:
+def _of_phases(phases: pd.DataFrame, config: Mapping[str, Any], algorithm: str) -> dict[str, float]:
     """The condensed phases of one run."""
-    config = manifest["config"]
     found, delta = {"phases": float(len(phases))}, float(config.get("delta", np.nan))
     for name, column in (("forward", "forward_lag"), ("total", "tv_after")):
         values = 2.0 * phases[column].to_numpy(dtype=np.float64)
@@ -91,7 +89,7 @@ def _of_phases(phases: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, f
     found["trigger_fraction"] = float(fires.mean()) if has_trigger else np.nan
     found["trigger_flips"] = float(phases["trigger_flips"].mean()) if has_trigger else np.nan
     # A trigger that compares with β may fire from the first step on, and what is recorded does not say whether it did.
-    starts_silent = has_trigger and not manifest["identity"]["algorithm"].endswith(FROM_BEHAVIOUR)
+    starts_silent = has_trigger and not algorithm.endswith(FROM_BEHAVIOUR)
     found["trigger_stops"] = trigger_stops(phases, gradient_steps(config)) if starts_silent else np.nan
     collect, align, update = (phases[f"{part}_seconds"].astype(np.float64) for part in ("collect", "align", "update"))
     found["collect_ms"] = 1e3 * float(collect.median())
@@ -114,10 +112,11 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         config, manifest = run.manifest["config"], run.manifest
         settings = {key: float(config.get(key, np.nan)) for key in ("delta", "clip", "epochs")}
-        origin = {key: str(manifest.get(key)) for key in ("started", "finished", "cpu", "revision", "source_hash")}
+        origin = {key: str(manifest.get(key)) for key in ("started", "finished", "cpu", "revision")}
+        origin["training_version"] = run.version
         origin["dirty"] = str(bool(manifest.get("dirty")))
         cost = {"wall_seconds": float(manifest["wall_seconds"]), "completed_steps": int(manifest["completed_steps"])}
-        rows.append(labels(run) | settings | _of_phases(run.table("phases"), manifest) | cost | origin)
+        rows.append(labels(run) | settings | _of_phases(run.table("phases"), config, run.algorithm) | cost | origin)
     return pd.DataFrame(rows)
 
 

@@ -1,9 +1,9 @@
-"""From the runs of a language-model tier to its tables: `evals`, `updates` and `summary`.
+"""From the archive of a language-model tier to its tables: `evals`, `updates` and `summary`.
 
-    python -m vaco.lm.tiers lm_desk | python -m vaco.report.lm_aggregate --plan - --results results/lm_desk --out DIR
+    python -m vaco.lm.tiers lm_desk | python -m vaco.report.lm_aggregate --plan - --archive DIR --out DIR
 
-Before a number is taken from a run, its files are compared with the checksums in its manifest, its configuration with
-the plan, and all runs with each other: one training code, one version of PyTorch.
+Runs that are compared must be of one version of PyTorch and from one warm start, those of one algorithm of one training
+version.
 """
 
 from __future__ import annotations
@@ -18,89 +18,74 @@ from typing import Any
 
 import pandas as pd
 
+from vaco.archive import Archive, Entry
 from vaco.errors import UserError
 from vaco.report.command import run_command
 
 IDENTITY = ("minibatches", "lag", "seed")
-FILES = ("phases.parquet", "evals.parquet")
 
 
-def read_run(folder: Path, planned: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The manifest of a finished run after its checks, or None if it is not finished.
-
-    Raises:
-        UserError: the run is damaged or of another configuration than the plan's.
-    """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return None
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        sums = manifest["checksums"]
-        hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise UserError(f"the run in {folder} is damaged ({problem}): delete the folder and train it again") from None
-    changed = [name for name in FILES if sums.get(name) != hashes[name]]
-    if changed:
-        raise UserError(f"{folder / changed[0]} does not match its manifest: delete the folder and train it again")
-    if manifest["config_hash"] != planned["config_hash"]:
-        raise UserError(
-            f"the run in {folder} has another configuration than the tier asks for: delete the folder, or put the tier "
-            "file back"
-        )
-    return manifest
-
-
-def aggregate(plan: Mapping[str, Any], results: Path, allow_missing: bool) -> dict[str, Any]:
+def aggregate(plan: Mapping[str, Any], archive: Archive) -> dict[str, Any]:
     """The tables by name: two data frames and the summary.
 
     Args:
         plan: from `python -m vaco.lm.tiers`.
-        results: folder `results/<tier>`.
-        allow_missing: leave out runs that are not finished, and say so in the summary.
+        archive: the tier's; what is missing there is named in the summary.
 
     Raises:
-        UserError: a run is missing, damaged, of another configuration, or of other code than the rest.
+        UserError: there is no run, or runs may not be compared.
     """
-    evals, updates, manifests, missing = [], [], [], []
+    others = {run.rpartition("-v")[0]: run for run in archive.entries}
+    evals, updates, entries, missing, old = [], [], [], [], set()
     for planned in plan["runs"]:
-        folder = results.parent / planned["folder"]
-        manifest = read_run(folder, planned)
-        if manifest is None:
-            missing.append(planned["folder"])
+        wanted = planned["run"]
+        found = wanted if wanted in archive.entries else others.get(wanted.rpartition("-v")[0])
+        if found is None:
+            missing.append(planned["cell"])
             continue
-        manifests.append(manifest)
-        own = {key: manifest["identity"][key] for key in IDENTITY}
+        old |= {planned["name"]} if found != wanted else set()
+        entry = archive.entries[found]
+        entries.append(entry)
+        own = {key: entry.manifest["identity"][key] for key in IDENTITY}
         own |= {"algorithm": planned["name"], "grids": ",".join(planned["grids"])}
-        evals.append(pd.read_parquet(folder / "evals.parquet").assign(**own))
-        updates.append(pd.read_parquet(folder / "phases.parquet").assign(**own))
-    if missing and not allow_missing:
-        raise UserError(
-            f"{len(missing)} runs are not finished, the first {missing[0]}: train them, or allow missing ones"
-        )
-    if not manifests:
-        raise UserError(f"no run of the tier '{plan['tier']}' is finished: train some first")
-    for what, values in (
-        ("training code", {m["source_hash"] for m in manifests}),
-        ("PyTorch", {m["versions"]["torch"] for m in manifests}),
-        ("warm starts", {json.dumps(m["warm_start"], sort_keys=True) for m in manifests}),
-    ):
-        if len(values) > 1:
-            raise UserError(f"the runs of '{plan['tier']}' mix {len(values)} versions of {what}: train them with one")
+        evals.append(entry.table("evals").to_pandas().assign(**own))
+        updates.append(entry.table("phases").to_pandas().assign(**own))
+    if not entries:
+        raise UserError(f"the archive {archive.folder} holds no run of the tier '{plan['tier']}': train some first")
+    _check_mixture(plan["tier"], entries)
+    warnings = [f"Runs of {', '.join(sorted(old))} are of an older training version than the code here."] if old else []
+    manifests = [entry.manifest for entry in entries]
     return {
         "evals": pd.concat(evals, ignore_index=True),
         "updates": pd.concat(updates, ignore_index=True),
-        "summary": _summary(plan, manifests, missing),
+        "summary": _summary(plan, manifests, missing) | {"archive": archive.digest, "warnings": warnings},
     }
 
 
-def write(plan: Mapping[str, Any], results: Path, out: Path, *, allow_missing: bool) -> None:
+def _check_mixture(tier: str, entries: Sequence[Entry]) -> None:
+    """Refuse runs that may not be compared.
+
+    Raises:
+        UserError: they mix what must be one.
+    """
+    groups: dict[str, set[str]] = {"PyTorch": set(), "warm starts": set()}
+    for entry in entries:
+        groups["PyTorch"].add(entry.manifest["versions"]["torch"])
+        groups["warm starts"].add(json.dumps(entry.manifest["warm_start"], sort_keys=True))
+        algorithm = f"the training of {entry.manifest['identity']['algorithm']}"
+        groups.setdefault(algorithm, set()).add(entry.run.rpartition("-")[2])
+    for what, values in groups.items():
+        if len(values) > 1:
+            raise UserError(f"the runs of '{tier}' mix {len(values)} versions of {what}: train them with one")
+
+
+def write(plan: Mapping[str, Any], archive: Archive, out: Path) -> None:
     """Write the tables of `aggregate` into a folder.
 
     Raises:
         UserError: as `aggregate`, before anything is written.
     """
-    tables = aggregate(plan, results, allow_missing)
+    tables = aggregate(plan, archive)
     out.mkdir(parents=True, exist_ok=True)
     for name in ("evals", "updates"):
         tables[name].to_parquet(out / f"{name}.parquet", index=False)
@@ -120,7 +105,6 @@ def _summary(plan: Mapping[str, Any], manifests: Sequence[Mapping[str, Any]], mi
         "runs": len(manifests),
         "planned_runs": len(plan["runs"]),
         "missing": missing,
-        "warnings": [],
         "config_hash": hashlib.sha256(hashes.encode()).hexdigest()[:16],
         "parameters": first["parameters"],
         "distinct_eval_problems": first["distinct_eval_problems"],
@@ -128,7 +112,6 @@ def _summary(plan: Mapping[str, Any], manifests: Sequence[Mapping[str, Any]], mi
         "versions": first["versions"],
         "cpu": sorted({m["cpu"] for m in manifests}),
         "revisions": sorted({str(m["revision"]) for m in manifests}),
-        "source_hash": first["source_hash"],
         "started": min(m["started"] for m in manifests),
         "finished": max(m["finished"] for m in manifests),
         "hours": round(sum(m["wall_seconds"] for m in manifests) / 3600, 3),
@@ -139,12 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--plan", required=True, help="file with the plan, or - for standard input")
-    parser.add_argument("--results", type=Path, required=True, help="folder results/<tier>")
+    parser.add_argument("--archive", type=Path, required=True, help="folder results/<tier>/archive")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables")
-    parser.add_argument("--allow-missing", action="store_true", help="leave out runs that are not finished")
     given = parser.parse_args(arguments)
     plan = json.loads(sys.stdin.read() if given.plan == "-" else Path(given.plan).read_text(encoding="utf-8"))
-    write(plan, given.results, given.out, allow_missing=given.allow_missing)
+    write(plan, Archive(given.archive, plan["tier"]), given.out)
     return 0
 
 

@@ -19,7 +19,7 @@ MAIN = "main"
 
 
 class Cell(NamedTuple):
-    """One run that the plan asks for; together with the tier, the path of its folder."""
+    """One run that the plan asks for, in the words of its tier."""
 
     env: str
     name: str
@@ -27,9 +27,9 @@ class Cell(NamedTuple):
     seed: int
 
     @property
-    def folder(self) -> str:
-        """Path below `results/<tier>/`."""
-        return f"runs/{self.env}/{self.name}/lag{self.lag}/seed{self.seed}"
+    def path(self) -> str:
+        """The cell in one word, as plans and messages name it."""
+        return f"{self.env}/{self.name}/lag{self.lag}/seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of a tier. `text` is the JSON it was read from; its hash is the identity of the plan."""
+    """The plan of a tier. `runs` gives the identity of each cell's run; `text` is the JSON that it was read from."""
 
     tier: str
     description: str
@@ -66,6 +66,7 @@ class Plan:
     grids: Mapping[str, Grid]
     methods: Mapping[str, Method]
     meanings: Mapping[str, str]
+    runs: Mapping[str, str]
     text: str
 
     @property
@@ -108,7 +109,7 @@ def read_plan(text: str) -> Plan:
         }
         methods = {key: Method(m["algorithm"], m["settings"]) for key, m in raw["methods"].items()}
         scale = (raw["tier"], raw["description"], raw["steps"], raw["points"], raw["episodes"])
-        meanings = dict(raw["meanings"])
+        meanings, runs = dict(raw["meanings"]), dict(raw["runs"])
     except (json.JSONDecodeError, KeyError, TypeError) as problem:
         raise UserError(f"this is not a plan ({problem}): pass what vaco.runs.tiers wrote") from problem
-    return Plan(*scale, grids=grids, methods=methods, meanings=meanings, text=text)
+    return Plan(*scale, grids=grids, methods=methods, meanings=meanings, runs=runs, text=text)

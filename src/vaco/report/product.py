@@ -29,15 +29,19 @@ class Drawn(NamedTuple):
 def sidecar(tables: Tables, name: str, caption: str) -> dict[str, Any]:
     """What is written beside a figure or table."""
     summary = tables.summary
+    grids = summary["grids"]
     return {
         "name": name,
         "tier": summary["tier"],
         "caption": caption,
+        "seeds": list(grids[name if name in grids else "main"]["seeds"]),
+        "steps": summary.get("steps"),
         "runs": summary["runs"],
         "planned_runs": summary["planned_runs"],
         "missing": summary["missing"],
         "warnings": summary["warnings"],
         "config_hash": summary["config_hash"],
+        "archive": summary["archive"],
         "tables": tables.sources(),
     }
 

@@ -1,130 +1,89 @@
-"""Reading run folders: identify each by its manifest, and refuse what does not belong together."""
+"""The runs of a tier, taken from its archive: found by what they are, and refused where they do not belong together."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from vaco.archive import Archive, Entry
 from vaco.errors import UserError
 from vaco.report.plan import Cell, Plan
 
-IDENTITY = ("env", "algorithm", "lag", "seed", "steps")
-# The parts of a manifest that are records themselves.
-SECTIONS = ("identity", "config", "checksums", "versions")
 # What says where and how often a run looked, not how it learnt: left out of the table of hyper-parameters.
 NOT_HYPERPARAMETERS = frozenset({"env", "algorithm", "lag", "seed", "steps", "eval_points", "eval_episodes"})
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: the cell it fills, its folder and its manifest."""
+    """A finished run: the cell it fills, its entry in the archive, and its algorithm as the tier spells it."""
 
     cell: Cell
-    folder: Path
-    manifest: Mapping[str, Any]
+    entry: Entry
+    algorithm: str
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """Its manifest."""
+        return self.entry.manifest
+
+    @property
+    def version(self) -> str:
+        """The training version of its algorithm."""
+        return self.entry.run.rpartition("-")[2]
 
     def table(self, name: str) -> pd.DataFrame:
-        """Read `phases` or `evals`."""
-        return pd.read_parquet(self.folder / f"{name}.parquet")
+        """Its `phases` or `evals`."""
+        frame: pd.DataFrame = self.entry.table(name).to_pandas()
+        return frame
 
 
-def find_runs(plan: Plan, root: Path, *, allow_missing: bool) -> tuple[list[Run], list[Cell]]:
-    """Read the manifest of every run that the plan asks for.
+def find_runs(plan: Plan, archive: Archive) -> tuple[list[Run], list[Cell]]:
+    """Find every run that the plan asks for, by what it is.
+
+    A run that the archive has of another training version only is taken as it is; `check_mixture` says so.
 
     Args:
         plan: what the tier asks for.
-        root: `results/<tier>`.
-        allow_missing: go on without the runs that are not there; otherwise they are an error.
+        archive: the tier's archive.
 
     Returns:
         The runs in the plan's order, and the cells without one.
 
     Raises:
-        UserError: runs are missing, a manifest contradicts its path, or a file does not match its checksum.
+        UserError: there is no run at all.
     """
+    others = {run.rpartition("-v")[0]: run for run in archive.entries}
     runs, missing = [], []
     for cell in plan.cells():
-        folder = root / cell.folder
-        manifest = _manifest(folder)
-        if manifest is None:
+        wanted = plan.runs[cell.path]
+        found = wanted if wanted in archive.entries else others.get(wanted.rpartition("-v")[0])
+        if found is None:
             missing.append(cell)
         else:
-            _check_identity(plan, cell, folder, manifest)
-            runs.append(Run(cell, folder, manifest))
-    if missing and not allow_missing:
-        shown = ", ".join(cell.folder for cell in missing[:8])
-        more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
-        raise UserError(
-            f"{len(missing)} of {len(plan.cells())} runs of the tier '{plan.tier}' are missing below {root}: {shown}"
-            f"{more}; run them, or set allow_missing: true in config/config.yaml to go on without them"
-        )
+            runs.append(Run(cell, archive.entries[found], plan.methods[cell.name].algorithm))
     if not runs:
-        raise UserError(f"no run of the tier '{plan.tier}' is finished below {root}: train some first")
+        raise UserError(f"the archive {archive.folder} holds no run of the tier '{plan.tier}': train some first")
     return runs, missing
 
 
-def _manifest(folder: Path) -> Mapping[str, Any] | None:
-    """The manifest of a complete run, or None where there is no complete run."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as problem:  # also text that is not UTF-8
-        raise UserError(f"{path} is not JSON ({problem}): delete the folder and run it again") from problem
-    if not isinstance(manifest, dict):
-        raise UserError(f"{path} is no manifest of a run: delete the folder and run it again")
-    if manifest.get("status") != "complete":
-        return None
-    if absent := [name for name in SECTIONS if not isinstance(manifest.get(name), dict)]:
-        raise UserError(f"{path} does not say the {absent[0]} of its run: delete the folder and run it again")
-    return manifest
-
-
-def _check_identity(plan: Plan, cell: Cell, folder: Path, manifest: Mapping[str, Any]) -> None:
-    method = plan.methods[cell.name]
-    expected = dict(zip(IDENTITY, (cell.env, method.algorithm, cell.lag, cell.seed, plan.steps), strict=True))
-    for key, value in expected.items():
-        found = manifest["identity"].get(key)
-        if found != value:
-            raise UserError(
-                f"{folder} should hold {key} = {value}, but its manifest says {found}: the folder was moved or the "
-                "tier has changed; delete the folder and run it again"
-            )
-    for key, value in method.settings.items():
-        found = manifest["config"].get(key)
-        if found != value:
-            raise UserError(
-                f"{folder} should have been trained with {key} = {value}, but its manifest says {found}: delete the "
-                "folder and run it again"
-            )
-    for name in ("phases.parquet", "evals.parquet"):
-        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest() if (folder / name).is_file() else None
-        if digest is None or manifest["checksums"].get(name) != digest:
-            state = "is missing" if digest is None else "does not match the checksum in its manifest"
-            raise UserError(f"{folder / name} {state}: delete the folder and run it again")
-
-
-def check_mixture(runs: Iterable[Run]) -> list[str]:
+def check_mixture(runs: Iterable[Run], plan: Plan) -> list[str]:
     """Refuse runs that may not be compared, and name what a reader should know of the others.
 
     Returns:
         Warnings, one sentence each.
 
     Raises:
-        UserError: runs were made with different versions of MuJoCo, whose returns are not comparable.
+        UserError: runs were made with different versions of MuJoCo, whose returns are not comparable, or runs of one
+            algorithm with different training versions.
     """
     runs = list(runs)
     physics = _groups(runs, "mujoco")
     if len(physics) > 1:
-        examples = "; ".join(f"{version}: {members[0].folder}" for version, members in sorted(physics.items()))
+        examples = "; ".join(f"{version}: {members[0].cell.path}" for version, members in sorted(physics.items()))
         raise UserError(
             f"these runs mix versions of MuJoCo, whose returns are not comparable ({examples}): run all with one"
         )
@@ -133,13 +92,18 @@ def check_mixture(runs: Iterable[Run]) -> list[str]:
         versions = sorted(_groups(runs, package))
         if len(versions) > 1:
             warnings.append(f"Runs mix versions of {package}: {', '.join(versions)}.")
-    # The source hash covers only the filter that the algorithm uses, so it is compared within an algorithm.
-    sources: dict[str, set[str]] = defaultdict(set)
+    by_algorithm: dict[str, set[str]] = defaultdict(set)
     for run in runs:
-        sources[run.manifest["identity"]["algorithm"]].add(str(run.manifest.get("source_hash")))
-    mixed = sorted(algorithm for algorithm, hashes in sources.items() if len(hashes) > 1)
+        by_algorithm[run.algorithm].add(run.version)
+    mixed = sorted(algorithm for algorithm, versions in by_algorithm.items() if len(versions) > 1)
     if mixed:
-        warnings.append(f"Runs of {', '.join(mixed)} were made by more than one version of the training code.")
+        raise UserError(
+            f"the runs of {mixed[0]} are of several training versions ({', '.join(sorted(by_algorithm[mixed[0]]))}): "
+            "train the older ones again, which 'vaco stale' lists"
+        )
+    old = sorted({run.cell.name for run in runs if plan.runs[run.cell.path] != run.entry.run})
+    if old:
+        warnings.append(f"Runs of {', '.join(old)} are of an older training version than the code here.")
     dirty = sum(bool(run.manifest.get("dirty")) for run in runs)
     if dirty:
         warnings.append(f"{dirty} of {len(runs)} runs were made from a working tree with uncommitted changes.")
@@ -160,14 +124,14 @@ def configurations(runs: Iterable[Run]) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: two runs of one name were made with different settings.
     """
-    found: dict[str, tuple[dict[str, Any], Path]] = {}
+    found: dict[str, tuple[dict[str, Any], str]] = {}
     for run in runs:
         config = {key: value for key, value in run.manifest["config"].items() if key not in NOT_HYPERPARAMETERS}
-        first, where = found.setdefault(run.cell.name, (config, run.folder))
+        first, where = found.setdefault(run.cell.name, (config, run.cell.path))
         for key in sorted(first.keys() | config.keys()):
             if first.get(key) != config.get(key):
                 raise UserError(
                     f"runs of '{run.cell.name}' differ in {key}: {first.get(key)} in {where}, {config.get(key)} in "
-                    f"{run.folder}; delete one of them and run it again"
+                    f"{run.cell.path}; train one of them again"
                 )
     return {name: config for name, (config, _) in found.items()}

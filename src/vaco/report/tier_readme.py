@@ -20,11 +20,11 @@ from vaco.report.typeset import as_markdown
 
 SHOWN = 12
 FILES = """\
-* `runs/<task>/<method>/lag<K>/seed<S>/`: manifest, evaluations and phases of each run; `manifest.json` holds its
-  configuration, versions, source revision and checksums. Checkpoints and weights are not kept in git.
-* `references/`: returns of the random policy, the zero of normalised scores.
-* `tables/`: what the figures are drawn from; `summary.json` says what is missing and which versions were used,
-  `origin.txt` is a hash of the plan, source and settings that made them."""
+* `archive/`: every finished run, in a few tables that `pandas.read_parquet` reads; its README explains every column.
+  Manifests with all settings, versions, revision and checksums are in `archive/runs.parquet`, returns of the random
+  policy, the zero of normalised scores, in `archive/references.json`. Weights are not kept in git.
+
+Tables and figures are drawn from it into `build/`; `vaco restore --tier {tier}` lays run folders out again."""
 
 
 def render(summary: Mapping[str, Any], runs: pd.DataFrame, found: Mapping[str, Any]) -> str:
@@ -40,7 +40,7 @@ def render(summary: Mapping[str, Any], runs: pd.DataFrame, found: Mapping[str, A
     so_far = "" if finished == planned else " so far"
     parts = [
         f"# Results of the tier `{tier}`",
-        f"Made by `snakemake --config tier={tier}` from the manifests; do not edit.",
+        "Made by `make release` from the archive; do not edit.",
         summary["description"],
         f"**State: {state}.** {summary['steps']:,} environment steps a run.",
         _advice(tier, finished == planned),
@@ -55,24 +55,18 @@ def render(summary: Mapping[str, Any], runs: pd.DataFrame, found: Mapping[str, A
         missing(summary),
         *(["## Warnings", "\n".join(f"* {warning}" for warning in summary["warnings"])] if summary["warnings"] else []),
         "## What is in this folder",
-        FILES,
+        FILES.format(tier=tier),
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
 def _advice(tier: str, complete: bool) -> str:
-    redraw = (
-        f"`snakemake --config tier={tier} redraw_only=true` redraws every figure from `tables/` and trains nothing."
-    )
+    drawn = f"`snakemake --config tier={tier}` draws the figures from `archive/` and trains nothing"
     if complete:
-        return (
-            f"`snakemake --config tier={tier}` draws the figures and trains nothing. A run whose folder is deleted is "
-            f"trained again, and what is made of it is made again. {redraw}"
-        )
+        return f"{drawn}; with `runs=all` it trains every run anew."
     return (
-        f"`snakemake --config tier={tier}` trains the missing runs, in the order of seeds, and keeps those that are "
-        f"here. `snakemake --config tier={tier} allow_missing=true` makes tables and figures of what is finished. "
-        f"{redraw}"
+        f"{drawn}, and says in every caption what is missing; with `runs=missing` it trains the missing runs first, in "
+        "the order of seeds."
     )
 
 
@@ -137,15 +131,15 @@ def missing(summary: Mapping[str, Any]) -> str:
     folders = [folder.split("/") for folder in summary["missing"]]
     if not folders:
         return "Nothing."
-    table = pd.DataFrame(folders, columns=["runs", "env", "name", "lag", "seed"])
+    table = pd.DataFrame(folders, columns=["env", "name", "lag", "seed"])
     counts = table.groupby(["name", "lag"], sort=False).size().rename("count").reset_index()
     capacities = sorted(counts["lag"].unique(), key=lambda lag: int(lag.removeprefix("lag")))
     wide = counts.pivot(index="name", columns="lag", values="count").reindex(columns=capacities).fillna(0).astype(int)
     order = [name for name in summary["methods"] if name in wide.index]
     rows = [(f"`{name}`", *(str(wide.loc[name, lag]) for lag in capacities)) for name in order]
     header = ("missing runs", *(f"K = {lag.removeprefix('lag')}" for lag in capacities))
-    more = f" and {len(folders) - SHOWN} more, listed in `tables/summary.json`" if len(folders) > SHOWN else ""
-    listed = ", ".join("/".join(parts[1:]) for parts in folders[:SHOWN])
+    more = f" and {len(folders) - SHOWN} more, listed in `summary.json` among the tables" if len(folders) > SHOWN else ""
+    listed = ", ".join("/".join(parts) for parts in folders[:SHOWN])
     return as_markdown(header, rows) + f"\n{len(folders)} runs: {listed}{more}."
 
 

@@ -64,6 +64,23 @@ def everything(results: Path) -> set[str]:
     return published_runs(results) | {path.parent.name for path in folders}
 
 
+def finished(results: Path, kind: Kind) -> Iterator[Entry]:
+    """Every finished run of a kind, archived or in folders, each once.
+
+    Raises:
+        UserError: one of them is damaged.
+    """
+    known: set[str] = set()
+    for found in published(results):
+        if found.kind == kind.name:
+            known |= set(found.entries)
+            yield from found.entries.values()
+    for path in sorted(Path(results, FOLDERS).rglob(MANIFEST)):
+        manifest = tables.read_json(path)
+        if path.parent.name not in known and kind.subject in manifest.get("identity", {}):
+            yield from_folder(path.parent, kind)
+
+
 def subjects(folders: Iterable[Path]) -> Iterator[Path]:
     """What `vaco verify` checks of the folders that it is given: archives below `results` or `results/<tier>`, and runs.
 

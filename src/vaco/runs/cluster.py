@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from vaco.errors import UserError, nearest
+from vaco.runs.config import RunConfig
 from vaco.runs.tiers import Tier
 
 FASTEST = 40_000
@@ -163,7 +164,7 @@ def _time_problems(
         )
 
 
-def ask_minutes(tier: Tier) -> int:
+def ask_minutes(tier: Tier | RunConfig) -> int:
     """Minutes that the rule `train` asks for: generous, a slow core steps the slowest task and learns at 500 steps/s.
 
     The same at every attempt, since each continues where the last one ended: a limit that grew would at some attempt

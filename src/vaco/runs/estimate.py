@@ -16,7 +16,6 @@ changes from one session to the next, as in containers, the price is a few short
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -31,12 +30,16 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean, median
 
+import numpy as np
+
+from vaco.archive import Entry
 from vaco.errors import UserError
 from vaco.objectives.table import parse
+from vaco.runs import archives
 from vaco.runs.config import RunConfig, build
 from vaco.runs.doctor import cores
+from vaco.runs.kinds import CONTROL
 from vaco.runs.provenance import _cpu_model
-from vaco.runs.tables import read_json, read_parquet
 from vaco.runs.tiers import RunSpec, Tier
 
 EPISODE_STEPS = 1000
@@ -44,6 +47,8 @@ SAMPLES_A_KIND = 3
 """Finished runs read for each task, algorithm and number of epochs; more would change the mean little."""
 MEASURED_PHASES = 5
 _BYTES_A_CELL = 4
+_FIXED_BYTES = 120_000
+"""A run folder but for its phases: policy, evaluations, manifest."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,6 @@ class Sample:
         learn: seconds a step spent aligning and optimising.
         episode: seconds an evaluation episode.
         columns: columns of `phases.parquet`.
-        fixed_bytes: size of the run folder, whatever its length.
         fresh: measured now rather than read from a finished run.
     """
 
@@ -69,7 +73,6 @@ class Sample:
     learn: float
     episode: float
     columns: int
-    fixed_bytes: int
     fresh: bool
 
 
@@ -133,7 +136,7 @@ class Estimate:
             f"  environment steps  {self.environment_steps:,}",
             f"  core-hours         {_hours(self.core_hours)} ({_hours(to_go)} to go; a run takes one core)",
             f"  wall-clock         {_hours(to_go / number)} h on {number} cores (by {limit})",
-            f"  longest run        {_hours(longest.seconds / 3600)} h: {longest.spec.folder}",
+            f"  longest run        {_hours(longest.seconds / 3600)} h: {longest.spec.config.place}",
             f"  disk               at most {_size(self.disk_bytes)}",
             "",
             "  task                          runs   steps/s   core-hours",
@@ -155,7 +158,7 @@ class Estimate:
         made = [sample for sample in self.samples if sample.fresh]
         if read:
             tasks = ", ".join(dict.fromkeys(sample.env for sample in read))
-            lines.append(f"  {len(read)} runs under results/ that finished on this machine ({tasks})")
+            lines.append(f"  {len(read)} runs that finished on this machine ({tasks})")
         if made:
             pairs = ", ".join(f"{sample.env} with {sample.algorithm}" for sample in made)
             text = f"{len(made)} short runs made now on this machine ({pairs})"
@@ -187,7 +190,8 @@ def estimate(tier: Tier, results_dir: Path, *, measure: Measure | None = None) -
     samples, elsewhere = finished_samples(results_dir)
     samples += _measure_missing(specs, samples, measure or measure_run)
     startup = _startup_seconds() if measure is None else 0.0
-    costs = tuple(_cost(spec, samples, startup, Path(results_dir)) for spec in specs)
+    finished = archives.everything(Path(results_dir))
+    costs = tuple(_cost(spec, samples, startup, finished) for spec in specs)
     used = {spec.env for spec in specs} | {spec.algorithm for spec in specs}
     relevant = tuple(sample for sample in samples if {sample.env, sample.algorithm} & used)
     return Estimate(tier, costs, startup, relevant, elsewhere)
@@ -213,12 +217,8 @@ def finished_samples(results_dir: Path) -> tuple[list[Sample], int]:
     taken: dict[tuple[str, str, int], int] = defaultdict(int)
     samples: list[Sample] = []
     here, elsewhere = this_machine(), 0
-    for path in sorted(Path(results_dir).glob("*/runs/*/*/lag*/seed*/manifest.json")):
-        manifest = read_json(path)
-        if not isinstance(manifest, dict):
-            raise UserError(f"{path} is no manifest of a run: delete the folder and run its command again")
-        if manifest.get("status") != "complete" or not (path.parent / "phases.parquet").is_file():
-            continue
+    for entry in archives.finished(results_dir, CONTROL):
+        manifest = entry.manifest
         if (manifest.get("host"), manifest.get("cpu")) != here:
             elsewhere += 1
             continue
@@ -226,14 +226,16 @@ def finished_samples(results_dir: Path) -> tuple[list[Sample], int]:
         kind = (config.env, config.algorithm, config.epochs)
         if taken[kind] < SAMPLES_A_KIND:
             taken[kind] += 1
-            samples.append(_sample(path.parent, config, float(manifest["wall_seconds"]), fresh=False))
+            samples.append(_sample(entry, config, fresh=False))
     return samples, elsewhere
 
 
-def _sample(folder: Path, config: RunConfig, wall_seconds: float, *, fresh: bool) -> Sample:
+def _sample(entry: Entry, config: RunConfig, *, fresh: bool) -> Sample:
     """Read the costs of a finished run; the median phase, since a machine has bad moments."""
-    phases = read_parquet(folder / "phases.parquet")
+    table = entry.table("phases")
+    phases = {name: np.array(table[name]) for name in ("collect_seconds", "align_seconds", "update_seconds")}
     collect, learn = phases["collect_seconds"], phases["align_seconds"] + phases["update_seconds"]
+    wall_seconds = float(entry.manifest["wall_seconds"])
     training = float(collect.sum() + learn.sum())
     warm = slice(1, None) if len(collect) > 1 else slice(None)
     # Stochastic and deterministic episodes, at step 0 and at every point of the grid.
@@ -245,8 +247,7 @@ def _sample(folder: Path, config: RunConfig, wall_seconds: float, *, fresh: bool
         collect=median(collect[warm].tolist()) / config.batch,
         learn=median(learn[warm].tolist()) / config.batch,
         episode=max(0.0, wall_seconds - training) / episodes,
-        columns=len(phases),
-        fixed_bytes=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+        columns=table.num_columns,
         fresh=fresh,
     )
 
@@ -284,8 +285,8 @@ def measure_run(env: str, algorithm: str) -> Sample:
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UserError(f"the short run of {algorithm} on {env} failed, so its speed is unknown: {last}")
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return _sample(folder, build(manifest["config"]), float(manifest["wall_seconds"]), fresh=True)
+        entry = archives.from_folder(folder, CONTROL)
+        return _sample(entry, build(entry.manifest["config"]), fresh=True)
 
 
 def _startup_seconds() -> float:
@@ -299,8 +300,8 @@ def _one_thread() -> dict[str, str]:
     return os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def _cost(spec: RunSpec, samples: Sequence[Sample], startup: float, results_dir: Path) -> Cost:
-    config = build({"env": spec.env, "algorithm": spec.algorithm, "steps": spec.steps, **dict(spec.settings)})
+def _cost(spec: RunSpec, samples: Sequence[Sample], startup: float, finished: set[str]) -> Cost:
+    config = spec.config
     of_task = [sample for sample in samples if sample.env == spec.env]
     # The nearer the better: the same alignment at least, then algorithm, task, number of epochs if there are such.
     learnt = [sample for sample in samples if _align(sample.algorithm) == _align(spec.algorithm)]
@@ -313,9 +314,8 @@ def _cost(spec: RunSpec, samples: Sequence[Sample], startup: float, results_dir:
     episodes = 2 * spec.episodes * (spec.points + 1)
     seconds = startup + spec.steps * (collect + learn) + episodes * episode
     columns = max(sample.columns for sample in samples)
-    fixed = fmean(sample.fixed_bytes for sample in of_task)
-    disk = fixed + _BYTES_A_CELL * columns * config.phases
-    return Cost(spec, seconds, disk, (results_dir / spec.folder / "manifest.json").is_file())
+    disk = _FIXED_BYTES + _BYTES_A_CELL * columns * config.phases
+    return Cost(spec, seconds, disk, str(config.run_id) in finished)
 
 
 @cache

@@ -139,8 +139,8 @@ def recorded_id(record: Mapping[str, Any], rebuild: Callable[[Mapping[str, Any]]
         The identity; None if the record names none that is known here.
     """
     if record.get("schema") == SCHEMA:
-        found = record.get("config_hash"), record.get("training_version")
-        return RunId(*found) if isinstance(found[0], str) and isinstance(found[1], int) else None
+        settings, version = record.get("config_hash"), record.get("training_version")
+        return RunId(settings, version) if isinstance(settings, str) and isinstance(version, int) else None
     if record.get("source_hash") not in SOURCES_OF_VERSION_1:
         return None
     try:

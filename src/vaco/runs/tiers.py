@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,10 +71,14 @@ class RunSpec:
         own = {"env": self.env, "algorithm": self.algorithm, "lag": self.lag, "seed": self.seed, "steps": self.steps}
         return build(own | {"eval_points": self.points, "eval_episodes": self.episodes} | dict(self.settings))
 
-    def flags(self, out: str) -> list[str]:
-        """Arguments of `vaco train` that make this run in the folder `out`, one shell word an element."""
-        words = ["--env", self.env, "--algorithm", self.algorithm, "--lag", str(self.lag)]
-        words += ["--seed", str(self.seed), "--steps", str(self.steps), "--out", out]
+    @property
+    def command(self) -> list[str]:
+        """The command that makes this run, but for its folder, one shell word an element.
+
+        It is made of what the run is alone, of no tier and no alias: a changed command would train it again.
+        """
+        words = ["vaco", "train", "--env", self.env, "--algorithm", self.config.parsed.pair, "--lag", str(self.lag)]
+        words += ["--seed", str(self.seed), "--steps", str(self.steps)]
         words += ["--eval-points", str(self.points), "--eval-episodes", str(self.episodes)]
         return words + self.set_flags
 
@@ -83,10 +86,6 @@ class RunSpec:
     def set_flags(self) -> list[str]:
         """The settings as `--set key=value` words; values are YAML scalars."""
         return [word for key, value in self.settings for word in ("--set", f"{key}={_scalar(value)}")]
-
-    def command(self, out: str) -> str:
-        """The shell command of this run, quoted."""
-        return shlex.join(["vaco", "train", *self.flags(out)])
 
 
 @dataclass(frozen=True)

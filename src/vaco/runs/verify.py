@@ -17,6 +17,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,11 +196,11 @@ def mixture(root: Path, runs: Sequence[VerifiedRun], kind: Kind) -> list[Finding
     """What runs that are compared with each other must have in common."""
     findings = []
     for package in ("python", *PACKAGES, "transformers"):
-        groups = _groups(runs, lambda run, package=package: run.manifest["versions"].get(package))
+        groups = _groups(runs, partial(_version, package))
         if len(groups) > 1:
             level: Level = "error" if package in kind.must_be_one else "warning"
             findings.append(Finding(level, root, f"the runs mix versions of {package}: {_examples(groups)}"))
-    for algorithm, members in _groups(runs, lambda run: run.manifest["identity"].get("algorithm")).items():
+    for algorithm, members in _groups(runs, lambda run: _row_of(run, kind)).items():
         groups = _groups(members, lambda run: f"training version {run.run.rpartition('-v')[2]}")
         if len(groups) > 1:
             text = f"the runs of {algorithm} are of several training versions: {_examples(groups)}"
@@ -401,6 +402,15 @@ def _record(path: Path) -> dict[str, Any] | None:
     except UserError:
         return None
     return record if isinstance(record, dict) else None
+
+
+def _version(package: str, run: VerifiedRun) -> Any:
+    return run.manifest["versions"].get(package)
+
+
+def _row_of(run: VerifiedRun, kind: Kind) -> str:
+    """The row of the table of algorithms that a run is of, under whatever alias it was trained."""
+    return kind.rebuild(run.manifest["config"]).place.split("/")[1]
 
 
 def _groups(runs: Sequence[VerifiedRun], key: Callable[[VerifiedRun], Any]) -> dict[str, list[VerifiedRun]]:
