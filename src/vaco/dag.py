@@ -243,5 +243,3 @@ def sentence(function: Any, *arguments: Any, error: type[Exception], **options: 
         return function(*arguments, **options)
     except UserError as mistake:
         raise error(str(mistake)) from None
-
-

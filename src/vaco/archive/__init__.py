@@ -192,7 +192,9 @@ def write(
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(made, ignore_errors=True)
-        raise UserError(f"the archive {folder} cannot be written ({error.strerror}): make room, or give another") from error
+        raise UserError(
+            f"the archive {folder} cannot be written ({error.strerror}): make room, or give another"
+        ) from error
 
 
 def _write_parts(old: Path, made: Path, entries: Sequence[Entry]) -> None:

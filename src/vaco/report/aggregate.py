@@ -82,7 +82,9 @@ def references(plan: Plan, runs: Sequence[Run], measured: Mapping[str, Any]) -> 
     found = {}
     for env in plan.environments():
         if env not in measured:
-            raise UserError(f"the archive of '{plan.tier}' has no measurement of the random policy on {env}: make it again")
+            raise UserError(
+                f"the archive of '{plan.tier}' has no measurement of the random policy on {env}: make it again"
+            )
         random = measured[env]
         finals = [
             float(run.table("evals")["mean"].iloc[-1])

@@ -38,7 +38,7 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     given = _typed(dict(config))
     check(given, SCHEMA, "config/config.yaml")
-    return DEFAULTS | given | {"bootstrap": BOOTSTRAP | given.get("bootstrap", {})}
+    return {**DEFAULTS, **given} | {"bootstrap": BOOTSTRAP | given.get("bootstrap", {})}
 
 
 def _typed(value: Any) -> Any:
