@@ -1,5 +1,7 @@
-"""The command line: `vaco train`, `evaluate`, `lm`, `algorithms`, `estimate`, `doctor`, `theory`, and of many runs
-`archive`, `restore`, `verify`, `stale`.
+"""The command line, `vaco COMMAND`.
+
+A run: `train`, `evaluate`, `lm`, `algorithms`. Many runs: `estimate`, `archive`, `restore`, `verify`, `stale`. Besides:
+`doctor`, `theory`.
 
 Every mistake of the user ends with one sentence on standard error and exit code 2. Commands import what they need when
 they run, so that `vaco algorithms` does not load a physics engine.

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,7 @@ def _by_run(table: pa.Table) -> Iterable[tuple[str, pa.Table]]:
     ends = runs.dictionary_encode() if not pa.types.is_dictionary(runs.type) else runs
     codes = pd.Series(ends.indices.to_numpy())
     starts = [0, *codes.index[codes.diff().fillna(0) != 0].tolist(), len(codes)]
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in pairwise(starts):
         if end > start:
             rows = table.slice(start, end - start)
             kept = [name for name in rows.column_names if name != "run" and rows[name].null_count < rows.num_rows]

@@ -74,7 +74,8 @@ def references(plan: Plan, runs: Sequence[Run], measured: Mapping[str, Any]) -> 
         measured: the archive's measurements of the random policy, by task.
 
     Returns:
-        By environment; a task without a finished synchronous PPO has NaN for it, and so no scores: `random`, `random_error` (standard error), `random_episodes`, `ppo`, `ppo_error`, `ppo_seeds`.
+        By environment: `random`, `random_error` (standard error), `random_episodes`, `ppo`, `ppo_error`, `ppo_seeds`; a
+        task without a finished synchronous PPO has NaN for it, and so no scores.
 
     Raises:
         UserError: no measurement of the random policy on some task, or a finished tier without synchronous PPO.
@@ -82,9 +83,7 @@ def references(plan: Plan, runs: Sequence[Run], measured: Mapping[str, Any]) -> 
     found = {}
     for env in plan.environments():
         if env not in measured:
-            raise UserError(
-                f"the archive of '{plan.tier}' has no measurement of the random policy on {env}: make it again"
-            )
+            raise UserError(f"the archive of '{plan.tier}' does not measure the random policy on {env}: make it again")
         random = measured[env]
         finals = [
             float(run.table("evals")["mean"].iloc[-1])

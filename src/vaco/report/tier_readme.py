@@ -138,9 +138,7 @@ def missing(summary: Mapping[str, Any]) -> str:
     order = [name for name in summary["methods"] if name in wide.index]
     rows = [(f"`{name}`", *(str(wide.loc[name, lag]) for lag in capacities)) for name in order]
     header = ("missing runs", *(f"K = {lag.removeprefix('lag')}" for lag in capacities))
-    more = (
-        f" and {len(folders) - SHOWN} more, listed in `summary.json` among the tables" if len(folders) > SHOWN else ""
-    )
+    more = f" and {len(folders) - SHOWN} more, listed in the tables' `summary.json`" if len(folders) > SHOWN else ""
     listed = ", ".join("/".join(parts) for parts in folders[:SHOWN])
     return as_markdown(header, rows) + f"\n{len(folders)} runs: {listed}{more}."
 

@@ -82,7 +82,7 @@ def finished(results: Path, kind: Kind) -> Iterator[Entry]:
 
 
 def subjects(folders: Iterable[Path]) -> Iterator[Path]:
-    """What `vaco verify` checks of the folders that it is given: archives below `results` or `results/<tier>`, and runs.
+    """What `vaco verify` checks of the folders that it is given: the archives below them, or their runs.
 
     Raises:
         UserError: there is no such folder.

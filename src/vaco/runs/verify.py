@@ -90,9 +90,7 @@ def verify_folders(root: Path, kinds: Sequence[Kind]) -> tuple[list[Finding], in
     runs: dict[str, list[VerifiedRun]] = {kind.name: [] for kind in kinds}
     folders = sorted(run_folders(root))
     if not folders:
-        raise UserError(
-            f"{root} holds no run, so nothing was verified: give a run folder, results/runs or results/desk"
-        )
+        raise UserError(f"{root} holds no run, so nothing was verified: give a run, results/runs or results/desk")
     for folder in folders:
         kind = kind_of_folder(folder, kinds)
         found, run = check_folder(folder, kind)
