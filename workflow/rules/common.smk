@@ -9,16 +9,14 @@ from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
 
 from vaco.errors import UserError
 from vaco.report.sources import report_hash
 from vaco.runs.cluster import ask_minutes
+from vaco.runs.explain import check
 from vaco.runs.provenance import training_hash
-from vaco.runs.tier_schema import check
+from vaco.runs.tier_file import WorkflowConfig
 from vaco.runs.tiers import load_tier
-
-SCHEMA = workflow.source_path("../schemas/config.schema.yaml")
 
 
 def readable(function, *arguments):
@@ -37,14 +35,9 @@ def as_yaml(value):
 
 
 config.update(as_yaml(config))
-# The first call says in one sentence what is wrong, the second fills in the defaults.
-readable(
-    check,
-    config,
-    yaml.safe_load(Path(SCHEMA).read_text(encoding="utf-8")),
-    "config/config.yaml",
+config.update(
+    readable(check, config, WorkflowConfig, "config/config.yaml").model_dump()
 )
-validate(config, SCHEMA)
 
 # Without the rules that train, a finished run is a plain file: whatever was edited, nothing can delete it.
 TRAINING = not config["redraw_only"] and not config["allow_missing"]

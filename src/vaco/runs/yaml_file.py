@@ -63,7 +63,7 @@ def parse_yaml(text: str, name: str) -> Any:
         mark = getattr(problem, "problem_mark", None)
         where = f" near line {mark.line + 1}" if mark else ""
         if isinstance(problem, yaml.constructor.ConstructorError):
-            reason = "that is a value YAML cannot read, write a number, true, false or a word"
+            reason = "there is a value YAML cannot read, write a number, true, false or a word"
         else:
             reason = "mend the syntax there"
         raise UserError(f"{name} is not valid YAML{where}: {reason}") from None
