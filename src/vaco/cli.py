@@ -168,19 +168,12 @@ def _given(config: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
     """The settings of ``--config`` and ``--set``, of which the latter win.
 
     Raises:
-        UserError: one of them cannot be read, be it that its brackets are nested by the thousand.
+        UserError: one of them cannot be read.
     """
     from vaco.runs.config import parse_assignment, read_settings
 
-    try:
-        settings = read_settings(config) if config else {}
-        return settings | dict(parse_assignment(text) for text in assignments)
-    except RecursionError:
-        place = f"{config} or --set" if config and assignments else config or "--set"
-        raise UserError(f"{place} is nested too deeply: write settings as NAME: VALUE, such as epochs: 3") from None
-    except (ValueError, KeyError, AttributeError):  # what PyYAML lets through of impossible dates and wrong tags
-        place = f"{config} or --set" if config and assignments else config or "--set"
-        raise UserError(f"{place} holds a value that YAML cannot read: write a number, true, false or a word") from None
+    settings = read_settings(config) if config else {}
+    return settings | dict(parse_assignment(text) for text in assignments)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -189,10 +182,7 @@ def _train(options: argparse.Namespace) -> None:
     settings = _given(options.config, options.set)
     flags = ("env", "algorithm", "lag", "seed", "steps", "backend", "eval_points", "eval_episodes")
     settings |= {name: getattr(options, name) for name in flags if getattr(options, name) is not None}
-    try:
-        config = build(settings)
-    except OverflowError:
-        raise UserError("a setting is a number too large for any run: write one of fewer digits") from None
+    config = build(settings)
 
     from vaco import stopwatch
     from vaco.control.train import train

@@ -25,7 +25,8 @@ from vaco.errors import UserError
 from vaco.lm.kind import load_any_tier
 from vaco.lm.tiers import LMTier, load_lm_tier
 from vaco.report.sources import report_hash
-from vaco.runs import archives, cluster
+from vaco.runs import archives, cluster, explain
+from vaco.runs.tier_file import WorkflowConfig
 from vaco.runs.tiers import Tier, load_tier
 
 RESULTS, BUILD = "results", "build"
@@ -207,6 +208,22 @@ class Dag:
         if self.tier.name == PROSE_TIERS[0]:
             found += [f"{BUILD}/paper/numbers.json", f"{BUILD}/paper/book/explorer/data.html"]
         return found
+
+
+def checked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check what Snakemake read from config/config.yaml and the command line, and fill in the defaults.
+
+    Raises:
+        UserError: a key or a value is wrong, with one sentence that says what was expected.
+    """
+    return explain.check(_typed(dict(config)), WorkflowConfig, "config/config.yaml").model_dump()
+
+
+def _typed(value: Any) -> Any:
+    """Words of the command line, read as the file would have them."""
+    if isinstance(value, dict):
+        return {key: _typed(part) for key, part in value.items()}
+    return yaml.safe_load(value) if isinstance(value, str) else value
 
 
 def product(tier: str, name: str) -> str:

@@ -10,10 +10,9 @@ from snakemake.exceptions import WorkflowError
 
 from vaco import dag
 from vaco.runs import cluster, provenance
-from vaco.runs.workflow_config import checked
 
 say = partial(dag.sentence, error=WorkflowError)
-config.update(say(checked, config))
+config.update(say(dag.checked, config))
 FIGURES = yaml.safe_load(
     Path(workflow.source_path("../figures.yaml")).read_text(encoding="utf-8")
 )

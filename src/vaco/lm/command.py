@@ -87,18 +87,10 @@ def _config(options: argparse.Namespace, base: dict[str, Any] | None = None) -> 
         from vaco.lm.tiers import load_lm_tier
 
         settings |= load_lm_tier(options.tier).training
-    try:
-        settings |= read_settings(options.config) if options.config else {}
-        settings |= dict(parse_assignment(text) for text in options.set)
-    except RecursionError:
-        raise UserError("the settings are nested too deeply to be read: write plain names and values") from None
-    except (ValueError, KeyError, AttributeError):  # what PyYAML lets through of impossible dates and wrong tags
-        raise UserError("a setting is a value that YAML cannot read: write a number, true, false or a word") from None
+    settings |= read_settings(options.config) if options.config else {}
+    settings |= dict(parse_assignment(text) for text in options.set)
     given = {name: getattr(options, name) for name, _, _ in _FLAGS}
-    try:
-        return build_lm(settings | {name: value for name, value in given.items() if value is not None})
-    except OverflowError:
-        raise UserError("a setting is a number too large for any run: write one of fewer digits") from None
+    return build_lm(settings | {name: value for name, value in given.items() if value is not None})
 
 
 def _train(options: argparse.Namespace) -> None:

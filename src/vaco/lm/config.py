@@ -8,82 +8,75 @@ lag j, up to N − 1.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic.dataclasses import dataclass
 
-from vaco.errors import UserError, nearest
+from vaco.errors import UserError
 from vaco.objectives.filters import FilterSettings
 from vaco.objectives.tokens import TokenAlgorithm, TokenSettings, parse_token_algorithm
-
-# The checks and the conversion of loosely typed values are those of the MuJoCo runs.
-from vaco.runs.config import _check_range, _coerce, _setting
 from vaco.runs.identity import RunId, config_hash, version_of
-
-ADVANTAGES = ("grpo", "dr_grpo", "rloo")
+from vaco.runs.settings import Settings, setting
 
 
 @dataclass(frozen=True)
-class LMConfig:
+class LMConfig(Settings):
     """Everything that determines a run; equal configurations give equal bits on one CPU.
 
     Raises:
         UserError: on construction, for a value out of range, with one sentence that says how to mend it.
     """
 
-    task: str = _setting("chain_sum", "problems and their verifier")
-    task_options: str = _setting("{}", "settings of the task, as YAML on one line")
-    model: str = _setting("tiny", "tiny, smollm2, a local path or a hub id")
-    model_options: str = _setting("{}", "sizes of the tiny model, as YAML on one line")
-    algorithm: str = _setting("vaco", "row of the table, see 'vaco lm algorithms'")
-    minibatches: int = _setting(1, "N, gradient steps per generation round; forward lag up to N − 1", low=1)
-    lag: int = _setting(1, "capacity K of the policy buffer that generates; 1 is synchronous", low=1)
-    seed: int = _setting(0, "seed of every random generator of the run", low=0)
-    updates: int = _setting(192, "gradient steps", low=1)
-    prompts: int = _setting(8, "problems per minibatch", low=1)
-    samples: int = _setting(8, "G, responses per problem", low=2)
-    new_tokens: int = _setting(24, "longest response, tokens", low=1)
-    learning_rate: float = _setting(3e-4, "AdamW's step size, constant after the warm-up", above=0)
-    warmup_updates: int = _setting(8, "gradient steps of linear warm-up", low=0)
-    weight_decay: float = _setting(0.0, "AdamW's weight decay", low=0)
-    max_grad_norm: float = _setting(1.0, "global gradient-norm limit", above=0)
-    advantage: str = _setting("grpo", "estimate of a response's advantage from its group", choices=ADVANTAGES)
-    level: str = _setting("token", "ratio of each token, or of the whole response", choices=("token", "sequence"))
-    proximal_updates: int = _setting(4, "decoupled PPO evaluates π_prox anew every so many updates", low=1)
+    task: str = setting("chain_sum", "problems and their verifier")
+    task_options: str = setting("{}", "settings of the task, as YAML on one line")
+    model: str = setting("tiny", "tiny, smollm2, a local path or a hub id")
+    model_options: str = setting("{}", "sizes of the tiny model, as YAML on one line")
+    algorithm: str = setting("vaco", "row of the table, see 'vaco lm algorithms'")
+    minibatches: int = setting(1, "N, gradient steps per generation round; forward lag up to N − 1", ge=1)
+    lag: int = setting(1, "capacity K of the policy buffer that generates; 1 is synchronous", ge=1)
+    seed: int = setting(0, "seed of every random generator of the run", ge=0)
+    updates: int = setting(192, "gradient steps", ge=1)
+    prompts: int = setting(8, "problems per minibatch", ge=1)
+    samples: int = setting(8, "G, responses per problem", ge=2)
+    new_tokens: int = setting(24, "longest response, tokens", ge=1)
+    learning_rate: float = setting(3e-4, "AdamW's step size, constant after the warm-up", gt=0)
+    warmup_updates: int = setting(8, "gradient steps of linear warm-up", ge=0)
+    weight_decay: float = setting(0.0, "AdamW's weight decay", ge=0)
+    max_grad_norm: float = setting(1.0, "global gradient-norm limit", gt=0)
+    advantage: Literal["grpo", "dr_grpo", "rloo"] = setting("grpo", "estimate of a response's advantage from its group")
+    level: Literal["token", "sequence"] = setting("token", "ratio of each token, or of the whole response")
+    proximal_updates: int = setting(4, "decoupled PPO evaluates π_prox anew every so many updates", ge=1)
 
-    delta: float = _setting(0.2, "δ, threshold of the TV filters on mean|·|", above=0)
-    clip: float = _setting(0.2, "ε of the clips and of SPO", above=0)
-    clip_high: float = _setting(0.2, "ε_high of CISPO", above=0)
-    truncation: float = _setting(1.0, "ρ̄ of the filter 'truncated'", above=0)
-    divergence_limit: float = _setting(0.15, "threshold of DPPO's binary total variation", above=0)
-    ratio_cap: float = _setting(2.0, "C, largest behaviour weight of TIS", above=0)
-    dppo_cap: float = _setting(20.0, "C, largest importance weight of DPPO", above=0)
-    temperature: float = _setting(0.1, "b of TBA and OAPL, in units of reward", above=0)
+    delta: float = setting(0.2, "δ, threshold of the TV filters on mean|·|", gt=0)
+    clip: float = setting(0.2, "ε of the clips and of SPO", gt=0)
+    clip_high: float = setting(0.2, "ε_high of CISPO", gt=0)
+    truncation: float = setting(1.0, "ρ̄ of the filter 'truncated'", gt=0)
+    divergence_limit: float = setting(0.15, "threshold of DPPO's binary total variation", gt=0)
+    ratio_cap: float = setting(2.0, "C, largest behaviour weight of TIS", gt=0)
+    dppo_cap: float = setting(20.0, "C, largest importance weight of DPPO", gt=0)
+    temperature: float = setting(0.1, "b of TBA and OAPL, in units of reward", gt=0)
 
-    warm_target: float = _setting(0.3, "accuracy at which the supervised warm start stops; 0 skips it", low=0, high=1)
-    warm_least: int = _setting(0, "fewest gradient steps of the warm start", low=0)
-    warm_updates: int = _setting(3000, "most gradient steps of the warm start", low=0)
-    warm_batch: int = _setting(128, "worked solutions per gradient step of the warm start", low=1)
-    warm_learning_rate: float = _setting(1e-3, "AdamW's step size in the warm start", above=0)
+    warm_target: float = setting(0.3, "accuracy at which the supervised warm start stops; 0 skips it", ge=0, le=1)
+    warm_least: int = setting(0, "fewest gradient steps of the warm start", ge=0)
+    warm_updates: int = setting(3000, "most gradient steps of the warm start", ge=0)
+    warm_batch: int = setting(128, "worked solutions per gradient step of the warm start", ge=1)
+    warm_learning_rate: float = setting(1e-3, "AdamW's step size in the warm start", gt=0)
 
-    warm_flaw: float = _setting(
-        0.0, "chance that the warm start's teacher is one too high in a step of a worked solution", low=0, high=1
+    warm_flaw: float = setting(
+        0.0, "chance that the warm start's teacher is one too high in a step of a worked solution", ge=0, le=1
     )
 
-    eval_points: int = _setting(8, "evaluations after update 0, equally spaced", low=1)
-    eval_problems: int = _setting(256, "held-out problems of an evaluation", low=1)
-    device: str = _setting("cpu", "where the model lives", choices=("cpu", "cuda"))
-    precision: str = _setting("float32", "of the forward passes; weights are float32", choices=("float32", "bfloat16"))
-    tokens_at_once: int = _setting(16_384, "most tokens of one forward and backward pass, for memory", low=1)
+    eval_points: int = setting(8, "evaluations after update 0, equally spaced", ge=1)
+    eval_problems: int = setting(256, "held-out problems of an evaluation", ge=1)
+    device: Literal["cpu", "cuda"] = setting("cpu", "where the model lives")
+    precision: Literal["float32", "bfloat16"] = setting("float32", "of the forward passes; weights are float32")
+    tokens_at_once: int = setting(16_384, "most tokens of one forward and backward pass, for memory", ge=1)
 
     def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):
-            _check_range(spec, getattr(self, spec.name))
         parse_token_algorithm(self.algorithm)
         self.task_settings, self.model_settings  # noqa: B018 (their checks)
         if self.updates % self.minibatches:
@@ -141,10 +134,6 @@ class LMConfig:
         names = ("task", "model", "algorithm", "minibatches", "lag", "seed", "updates")
         return {name: getattr(self, name) for name in names}
 
-    def resolved(self) -> dict[str, Any]:
-        """Every setting as JSON-ready values."""
-        return dataclasses.asdict(self)
-
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits that identify the settings, see `identity.config_hash`."""
@@ -173,12 +162,13 @@ class LMConfig:
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-LM_SETTINGS = {spec.name: spec for spec in dataclasses.fields(LMConfig)}
+LM_SETTINGS = LMConfig.fields()
+"""Every setting, with its `default` and its `description`."""
 
 
 def lm_meanings() -> dict[str, str]:
     """What each setting means, in the order of the table of hyper-parameters."""
-    return {name: spec.metadata["meaning"] for name, spec in LM_SETTINGS.items()}
+    return {name: str(spec.description) for name, spec in LM_SETTINGS.items()}
 
 
 def build_lm(settings: Mapping[str, Any]) -> LMConfig:
@@ -191,14 +181,11 @@ def build_lm(settings: Mapping[str, Any]) -> LMConfig:
     Raises:
         UserError: an unknown name, a value of the wrong type or out of range.
     """
-    typed = {}
-    for name, value in settings.items():
-        if name not in LM_SETTINGS:
-            raise UserError(f"there is no setting '{name}': {nearest(str(name), LM_SETTINGS)}")
-        if name in ("task_options", "model_options") and isinstance(value, Mapping):
-            value = json.dumps(dict(value), sort_keys=True)
-        typed[name] = _coerce(LM_SETTINGS[name], value)
-    return LMConfig(**typed)
+    given = {str(name): value for name, value in settings.items()}
+    for name in given.keys() & {"task_options", "model_options"}:
+        if isinstance(given[name], Mapping):
+            given[name] = json.dumps(dict(given[name]), sort_keys=True)
+    return LMConfig(**given)
 
 
 def _mapping(name: str, text: str) -> dict[str, Any]:

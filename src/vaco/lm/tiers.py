@@ -14,44 +14,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import Field
 
 from vaco.errors import UserError, nearest
 from vaco.lm.config import LM_DEFAULTS, LM_SETTINGS, LMConfig, build_lm, lm_meanings
-from vaco.runs.tier_schema import check
+from vaco.runs.explain import check
+from vaco.runs.tier_file import Closed, Counts, Names, PathName, Seeds, TrainingSettings
+from vaco.runs.yaml_file import read_yaml
 
 MAIN = "main"
-_NAMES = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "uniqueItems": True}
-_COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "uniqueItems": True}
-_SEEDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True}
-_GRID = {"algorithms": _NAMES, "minibatches": _COUNTS, "lags": _COUNTS, "seeds": _SEEDS}
-LM_TIER_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "tier": {"type": "string", "pattern": "^lm_[A-Za-z0-9._-]+$"},
-        "description": {"type": "string"},
-        **_GRID,
-        "training": {"type": "object"},
-        "variants": {
-            "type": "object",
-            "propertyNames": {"pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]*$"},
-            "additionalProperties": {
-                "type": "object",
-                "properties": {"algorithm": {"type": "string"}, "training": {"type": "object", "minProperties": 1}},
-                "required": ["algorithm", "training"],
-                "additionalProperties": False,
-            },
-        },
-        "studies": {
-            "type": "object",
-            "additionalProperties": {"type": "object", "properties": _GRID, "additionalProperties": False},
-        },
-    },
-    "required": ["tier", "description", *_GRID, "training"],
-    "additionalProperties": False,
-}
+GRID = ("algorithms", "minibatches", "lags", "seeds")
+
+
+class LMVariant(Closed):
+    """An algorithm with settings of its own."""
+
+    algorithm: str
+    training: Annotated[TrainingSettings, Field(min_length=1)]
+
+
+class LMStudy(Closed):
+    """A further grid; a list that it leaves out is the tier's."""
+
+    algorithms: Names = Field(default=[])
+    minibatches: Counts = Field(default=[])
+    lags: Counts = Field(default=[])
+    seeds: Seeds = Field(default=[])
+
+
+class LMTierFile(Closed):
+    """A tier of language-model runs."""
+
+    tier: Annotated[str, Field(pattern="^lm_[A-Za-z0-9._-]+$")]
+    description: str
+    algorithms: Names
+    minibatches: Counts
+    lags: Counts
+    seeds: Seeds
+    training: TrainingSettings
+    variants: dict[PathName, LMVariant] = Field(default={})
+    studies: dict[str, LMStudy] = Field(default={})
 
 
 @dataclass(frozen=True)
@@ -144,50 +148,43 @@ def load_lm_tier(path_or_name: str | Path) -> LMTier:
         known = [p.stem for p in Path("config").glob("lm_*.yaml")]
         hint = nearest(text, known) if known else "run this command from the root of the repository"
         raise UserError(f"there is no language-model tier '{text}' (no file {path}): {hint}")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    # Beside its own error PyYAML lets others through, for impossible dates and tags that do not fit their value.
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as problem:
-        line = getattr(getattr(problem, "problem_mark", None), "line", -1) + 1
-        where = f" near line {line}" if line else ""
-        raise UserError(f"{path} is not valid YAML{where}: mend the syntax there") from problem
-    check(raw, LM_TIER_SCHEMA, str(path))
-    if raw["tier"] != path.stem:
-        raise UserError(f"{path} calls itself '{raw['tier']}', but a tier is named after its file: rename one of them")
-    return _build(raw, str(path))
+    file = check(read_yaml(path), LMTierFile, str(path))
+    if file.tier != path.stem:
+        raise UserError(f"{path} calls itself '{file.tier}', but a tier is named after its file: rename one of them")
+    return _build(file, str(path))
 
 
-def _build(raw: Mapping[str, Any], where: str) -> LMTier:
-    grids = {MAIN: {key: raw[key] for key in _GRID}}
-    for study, given in (raw.get("studies") or {}).items():
-        grids[study] = {key: given.get(key, raw[key]) for key in _GRID}
-    variants: Mapping[str, Mapping[str, Any]] = raw.get("variants") or {}
-    _check_settings(raw["training"], where)
-    for name, variant in variants.items():
-        _check_settings(variant["training"], f"{where}, variant '{name}'")
-        if not name.startswith(f"{variant['algorithm']}-"):
+def _build(file: LMTierFile, where: str) -> LMTier:
+    if MAIN in file.studies:
+        raise UserError(f"{where}: a study may not be called '{MAIN}', which is the tier's own grid: rename it")
+    studies = {MAIN: LMStudy(), **file.studies}
+    grids = {name: {key: getattr(study, key) or getattr(file, key) for key in GRID} for name, study in studies.items()}
+    _check_settings(file.training, where)
+    for name, variant in file.variants.items():
+        _check_settings(variant.training, f"{where}, variant '{name}'")
+        if not name.startswith(f"{variant.algorithm}-"):
             raise UserError(
                 f"{where}: the variant '{name}' is not named after its algorithm: call it "
-                f"'{variant['algorithm']}-' and what is its own"
+                f"'{variant.algorithm}-' and what is its own"
             )
     asked: dict[tuple[str, int, int, int], list[str]] = {}
     for grid_name, grid in grids.items():
         for cell in product(grid["seeds"], grid["lags"], grid["minibatches"], grid["algorithms"]):
             seed, lag, minibatches, name = cell
             asked.setdefault((name, minibatches, lag, seed), []).append(grid_name)
-    unused = sorted(set(variants) - {name for name, *_ in asked})
+    unused = sorted(set(file.variants) - {name for name, *_ in asked})
     if unused:
         raise UserError(f"{where}: no grid lists the variant '{unused[0]}': list it under algorithms, or remove it")
     runs = []
     for (name, minibatches, lag, seed), grid_names in asked.items():
-        own = variants[name]["training"] if name in variants else {}
-        algorithm = variants[name]["algorithm"] if name in variants else name
+        chosen = file.variants.get(name)
+        algorithm, own = (chosen.algorithm, chosen.training) if chosen else (name, {})
         settings = {"algorithm": algorithm, "minibatches": minibatches, "lag": lag, "seed": seed}
         try:
-            config = build_lm({**raw["training"], **own, **settings})
+            config = build_lm({**file.training, **own, **settings})
         except UserError as problem:
             raise UserError(f"{where}: {problem}") from None
-        runs.append(LMRun(raw["tier"], name, config, own, tuple(grid_names)))
+        runs.append(LMRun(file.tier, name, config, own, tuple(grid_names)))
     other = next((run for run in runs if run.config.warm_hash != runs[0].config.warm_hash), None)
     if other:
         raise UserError(
@@ -197,7 +194,7 @@ def _build(raw: Mapping[str, Any], where: str) -> LMTier:
     seeds = list(dict.fromkeys(run.config.seed for run in runs))
     # The main grid first, and all methods at the first seed before the second; stable within.
     runs.sort(key=lambda run: (MAIN not in run.grids, seeds.index(run.config.seed)))
-    return LMTier(raw["tier"], " ".join(raw["description"].split()), raw["training"], grids, tuple(runs))
+    return LMTier(file.tier, " ".join(file.description.split()), file.training, grids, tuple(runs))
 
 
 def _check_settings(given: Mapping[str, Any], where: str) -> None:

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from vaco.errors import UserError, nearest
 from vaco.objectives.table import ALIASES, parse
 from vaco.runs.config import SETTINGS, RunConfig, build, meanings
-from vaco.runs.tier_schema import TIER_SCHEMA, check
+from vaco.runs.explain import check
+from vaco.runs.tier_file import Study, TierFile
+from vaco.runs.yaml_file import read_yaml
 
 Setting = str | int | float | bool | tuple[int, ...]
 MAIN = "main"
@@ -234,21 +233,13 @@ def load_tier(path_or_name: str | Path) -> Tier:
             differs from the file's.
     """
     path = _tier_path(path_or_name)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as problem:
-        line = getattr(getattr(problem, "problem_mark", None), "line", -1) + 1
-        raise UserError(f"{path} is not valid YAML near line {line}: mend the syntax there") from problem
-    # Beside its own error PyYAML lets these through, for impossible dates and tags that do not fit their value.
-    except (ValueError, KeyError, AttributeError, RecursionError) as problem:
-        raise UserError(f"{path} is no YAML that can be read: a tier is a file such as config/smoke.yaml") from problem
-    check(raw, TIER_SCHEMA, str(path))
-    if raw["tier"] != path.stem:
+    file = check(read_yaml(path), TierFile, str(path))
+    if file.tier != path.stem:
         raise UserError(
-            f"{path} calls itself '{raw['tier']}', but a tier is named after its file: write 'tier: {path.stem}' "
+            f"{path} calls itself '{file.tier}', but a tier is named after its file: write 'tier: {path.stem}' "
             "or rename the file"
         )
-    return _build(raw, str(path))
+    return _build(file, str(path))
 
 
 def _tier_path(path_or_name: str | Path) -> Path:
@@ -268,59 +259,51 @@ def _tier_path(path_or_name: str | Path) -> Path:
     return named
 
 
-def _build(raw: Mapping[str, Any], where: str) -> Tier:
-    _check_names(raw, where)
+def _build(file: TierFile, where: str) -> Tier:
+    _check_names(file, where)
     methods: dict[str, Method] = {}
-    grids = {MAIN: _grid(raw, raw, raw, methods, where)}
-    for study, given in (raw.get("studies") or {}).items():
-        if study == MAIN:
+    grids = {MAIN: _grid(Study(), file, methods, where)}
+    for name, study in file.studies.items():
+        if name == MAIN:
             raise UserError(f"{where}: a study may not be called '{MAIN}', which is the tier's own grid: rename it")
-        grids[study] = _grid(given, raw, raw, methods, where)
+        grids[name] = _grid(study, file, methods, where)
     return Tier(
-        name=raw["tier"],
-        description=" ".join(raw["description"].split()),
-        steps=raw["steps"],
-        points=raw["evaluation"]["points"],
-        episodes=raw["evaluation"]["episodes"],
-        reference_episodes=raw["reference"]["episodes"],
-        reference_seed=raw["reference"]["seed"],
+        name=file.tier,
+        description=" ".join(file.description.split()),
+        steps=file.steps,
+        points=file.evaluation.points,
+        episodes=file.evaluation.episodes,
+        reference_episodes=file.reference.episodes,
+        reference_seed=file.reference.seed,
         grids=grids,
         methods=methods,
     )
 
 
-def _check_names(raw: Mapping[str, Any], where: str) -> None:
+def _check_names(file: TierFile, where: str) -> None:
     """Refuse what would otherwise be ignored or ambiguous: dead overrides and variants, variants named like a row."""
-    variants: Mapping[str, Any] = raw.get("variants") or {}
+    variants = file.variants
     for name in variants:
         if name in ALIASES or "+" in name:
             raise UserError(f"{where}: the variant '{name}' is named like an algorithm: give it a name of its own")
-    studies = (raw.get("studies") or {}).values()
-    written = {name for grid in (raw, *studies) for name in grid.get("algorithms", ())}
+    written = set(file.algorithms).union(*(study.algorithms for study in file.studies.values()))
     unused = sorted(set(variants) - written)
     if unused:
         raise UserError(f"{where}: no grid lists the variant '{unused[0]}': list it under algorithms, or remove it")
-    bases = {variants[name]["algorithm"] if name in variants else name for name in written}
-    used = {canonical_algorithm(name, where, variants) for name in bases}
-    for name in raw.get("overrides") or {}:
+    used = {_algorithm(name, file, where) for name in written}
+    for name in file.overrides:
         if name not in written and canonical_algorithm(name, where, variants) not in used:
             raise UserError(f"{where}: 'overrides' speaks of '{name}', which no grid of the tier uses: remove it")
 
 
-def _grid(
-    given: Mapping[str, Any],
-    inherited: Mapping[str, Any],
-    raw: Mapping[str, Any],
-    methods: dict[str, Method],
-    where: str,
-) -> Grid:
+def _grid(study: Study, file: TierFile, methods: dict[str, Method], where: str) -> Grid:
     """One grid; enters what its names stand for into `methods`."""
     names = []
-    for written in given.get("algorithms", inherited["algorithms"]):
-        name, method = _method(written, raw, where)
+    for written in study.algorithms or file.algorithms:
+        name, method = _method(written, file, where)
         methods[name] = method
         names.append(name)
-    environments = tuple(given.get("environments", inherited["environments"]))
+    environments = tuple(study.environments or file.environments)
     # On either backend: only of these can a run save, and so resume, the state.
     for env in environments:
         if env not in BATCHED_TASKS:
@@ -328,50 +311,51 @@ def _grid(
     return Grid(
         environments=environments,
         algorithms=tuple(dict.fromkeys(names)),
-        capacities=tuple(given.get("capacities", inherited["capacities"])),
-        seeds=tuple(given.get("seeds", inherited["seeds"])),
+        capacities=tuple(study.capacities or file.capacities),
+        seeds=tuple(study.seeds or file.seeds),
     )
 
 
-def _method(written: str, raw: Mapping[str, Any], where: str) -> tuple[str, Method]:
+def _algorithm(written: str, file: TierFile, where: str) -> str:
+    """The one spelling of the algorithm that a name of the file stands for."""
+    variant = file.variants.get(written)
+    return canonical_algorithm(variant.algorithm if variant else written, where, file.variants)
+
+
+def _method(written: str, file: TierFile, where: str) -> tuple[str, Method]:
     """What a name of the file stands for, and the one spelling under which its runs are stored.
 
     A pair such as `once+tv` that has an alias is stored under the alias; a variant whose settings are those of the
     plain algorithm is stored as the plain algorithm; of two variants that mean the same, the alphabetically first.
     """
-    variants: Mapping[str, Any] = raw.get("variants") or {}
-    base = variants[written]["algorithm"] if written in variants else written
-    algorithm = canonical_algorithm(base, where, variants)
-    method = _settled(written, algorithm, raw, where)
-    plain = _settled(algorithm, algorithm, raw, where)
-    if written not in variants or method == plain:
+    algorithm = _algorithm(written, file, where)
+    method = _settled(written, algorithm, file, where)
+    plain = _settled(algorithm, algorithm, file, where)
+    if written not in file.variants or method == plain:
         return algorithm, plain
     same = [
         other
-        for other in sorted(variants)
-        if canonical_algorithm(variants[other]["algorithm"], where, variants) == algorithm
-        and _settled(other, algorithm, raw, where) == method
+        for other in sorted(file.variants)
+        if _algorithm(other, file, where) == algorithm and _settled(other, algorithm, file, where) == method
     ]
     return same[0], method
 
 
-def _settled(name: str, algorithm: str, raw: Mapping[str, Any], where: str) -> Method:
+def _settled(name: str, algorithm: str, file: TierFile, where: str) -> Method:
     """Settings of a name: the tier's, then the algorithm's overrides, then the variant's own; defaults left out."""
-    overrides: Mapping[str, Any] = raw.get("overrides") or {}
-    variants: Mapping[str, Any] = raw.get("variants") or {}
-    settings: dict[str, Any] = dict(raw.get("training") or {})
-    for key, value in overrides.items():
-        if key not in variants and canonical_algorithm(key, where, variants) == algorithm:
+    settings = dict(file.training)
+    for key, value in file.overrides.items():
+        if key not in file.variants and canonical_algorithm(key, where, file.variants) == algorithm:
             settings |= value
-    if name in variants:
-        settings |= overrides.get(name, {}) | variants[name]["training"]
+    if name in file.variants:
+        settings |= file.overrides.get(name, {}) | file.variants[name].training
     for key in settings:
         if key in OWN_KEYS:
             raise UserError(
                 f"{where}: '{key}' is no training setting of '{name}': write it as a key of the tier itself"
             )
     try:
-        config = build({"algorithm": algorithm, "steps": raw["steps"], **settings})
+        config = build({"algorithm": algorithm, "steps": file.steps, **settings})
     except UserError as problem:
         raise UserError(f"{where}: in the settings of '{name}': {problem}") from None
     kept = {key: getattr(config, key) for key in settings}

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from vaco.errors import UserError, nearest
-
-# The checks and the conversion of loosely typed values are those of the MuJoCo runs.
-from vaco.runs.config import _check_range, _coerce
+from vaco.runs.settings import Settings
 
 SPLITS = ("train", "eval")
 INSTRUCTION = "Reason step by step, and write the final answer at the end, after '####'."
 """What follows the question where the model cannot know the format from training alone."""
 
-Settings = TypeVar("Settings")
+TaskSettings = TypeVar("TaskSettings", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -62,25 +59,21 @@ class Task(Protocol):
         """1.0 if the response ends in the right answer in the task's format, else 0.0; it never raises."""
 
 
-def read_settings(kind: type[Settings], task: str, settings: Mapping[str, Any]) -> Settings:
+def read_settings(kind: type[TaskSettings], task: str, settings: Mapping[str, Any]) -> TaskSettings:
     """Make a task's settings from loosely typed values.
 
     Args:
-        kind: a dataclass whose fields have defaults, and bounds in their metadata.
+        kind: their class.
         task: the task's name, for messages.
         settings: names and values as YAML gives them.
 
     Raises:
         UserError: an unknown name, a value of the wrong type or out of range.
     """
-    specs = {spec.name: spec for spec in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    typed = {}
-    for name, value in settings.items():
-        if name not in specs:
-            raise UserError(f"the task '{task}' has no setting '{name}': {nearest(str(name), specs)}")
-        typed[name] = _coerce(specs[name], value)
-        _check_range(specs[name], typed[name])
-    return kind(**typed)
+    for name in settings:
+        if name not in kind.fields():
+            raise UserError(f"the task '{task}' has no setting '{name}': {nearest(str(name), kind.fields())}")
+    return kind(**settings)
 
 
 def held_out(content: str, share: float) -> bool:

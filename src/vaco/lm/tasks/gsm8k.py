@@ -5,28 +5,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from vaco.errors import UserError
 from vaco.lm.hub import fetch
 from vaco.lm.tasks.answers import MARKER, final_number
 from vaco.lm.tasks.base import INSTRUCTION, Problem, check_index, check_split, held_out, read_settings
+from vaco.runs.settings import Settings
 
 _LOCAL = "give local files with 'train' and 'eval', or one with 'path', or choose the task gsm_symbolic or chain_sum"
 _ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator notes, such as <<48/2=24>>
 
 
 @dataclass(frozen=True)
-class Gsm8kSettings:
+class Gsm8kSettings(Settings):
     """Where the problems are: `train` and `eval` files, or one file `path` to split, or the hub."""
 
     train: str = ""
     eval: str = ""
     path: str = ""
-    eval_share: float = field(default=0.2, metadata={"above": 0, "high": 0.9})
+    eval_share: float = Field(default=0.2, gt=0, le=0.9)
     hub: str = "openai/gsm8k"
     hub_config: str = "main"
 

@@ -14,9 +14,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked
+
 from vaco.errors import UserError, nearest
 from vaco.lm.tasks.answers import MARKER, final_answer, final_number, plain_number
 from vaco.lm.tasks.base import INSTRUCTION, Problem, check_index, check_split, held_out, read_settings
+from vaco.runs.settings import Settings
 
 _ATTEMPTS = 256
 _UNLIMITED = 2**40  # problems of chain_sum
@@ -33,27 +37,27 @@ _EVALUATING = {"binary_matrix", "countdown", "intermediate_integration", "n_quee
 _SHARED_RANDOM = {"codeio", "list_functions", "pool_matrix"}
 
 
-@dataclass(frozen=True)
-class ProceduralSettings:
+@checked(frozen=True)
+class ProceduralSettings(Settings):
     """Settings of every reasoning-gym task; what else is given goes to its generator."""
 
-    seed: int = field(default=0, metadata={"low": 0})
-    pool: int = field(default=2**14, metadata={"low": 1, "high": 2**24})
-    eval_share: float = field(default=0.2, metadata={"above": 0, "high": 0.9})
+    seed: int = Field(default=0, ge=0)
+    pool: int = Field(default=2**14, ge=1, le=2**24)
+    eval_share: float = Field(default=0.2, gt=0, le=0.9)
 
 
-@dataclass(frozen=True)
-class ChainSumSettings:
+@checked(frozen=True)
+class ChainSumSettings(Settings):
     """Settings of `chain_sum`: the generator's, the format, and the split."""
 
-    min_terms: int = field(default=2, metadata={"low": 1})
-    max_terms: int = field(default=4, metadata={"low": 1, "high": 64})
-    min_digits: int = field(default=1, metadata={"low": 1})
-    max_digits: int = field(default=2, metadata={"low": 1, "high": 18})
+    min_terms: int = Field(default=2, ge=1)
+    max_terms: int = Field(default=4, ge=1, le=64)
+    min_digits: int = Field(default=1, ge=1)
+    max_digits: int = Field(default=2, ge=1, le=18)
     allow_negation: bool = False
     compact: bool = True
-    seed: int = field(default=0, metadata={"low": 0})
-    eval_share: float = field(default=0.2, metadata={"above": 0, "high": 0.9})
+    seed: int = Field(default=0, ge=0)
+    eval_share: float = Field(default=0.2, gt=0, le=0.9)
 
 
 class _Split(NamedTuple):
@@ -160,7 +164,7 @@ class Procedural:
         self.name = name
         self._dataset = dataset = name.removeprefix("rg:")
         known = dataclasses.fields(_generator_config(name, dataset))
-        own = {spec.name for spec in dataclasses.fields(ProceduralSettings)}
+        own = ProceduralSettings.fields().keys()
         options = {key: value for key, value in settings.items() if key not in own}
         accepted = {spec.name for spec in known} - {"seed", "size"}
         for option in options.keys() - accepted:
