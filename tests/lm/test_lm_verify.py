@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from vaco.lm.verify import LANGUAGE, kind_of, load_any_tier
 
 from vaco import cli
 from vaco.lm.config import build_lm
 from vaco.lm.tiers import LMTier, load_lm_tier
-from vaco.lm.verify import LANGUAGE, kind_of, load_any_tier
 from vaco.report import lm_aggregate
 from vaco.runs import provenance, tables
 from vaco.runs.kinds import CONTROL

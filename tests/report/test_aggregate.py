@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from synthetic import write_run
+from vaco.report.derive import TIDY
 
 from vaco.errors import UserError
 from vaco.report.aggregate import aggregate, references, thin, weak_references
-from vaco.report.derive import TIDY
 from vaco.report.estimates import Estimator, curve_matrix, score_matrix
 from vaco.report.plan import read_plan
 from vaco.report.runs import find_runs

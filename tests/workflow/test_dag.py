@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from vaco.lm.verify import LANGUAGE
+from vaco.runs.stale import stale_runs
 
 from vaco.lm.tiers import load_lm_tier
-from vaco.lm.verify import LANGUAGE
 from vaco.runs.kinds import CONTROL, Kind
 from vaco.runs.lock import RunLock
 from vaco.runs.provenance import language_hash
-from vaco.runs.stale import stale_runs
 from vaco.runs.tables import write_json
 from vaco.runs.tiers import load_tier
 
