@@ -122,15 +122,21 @@ class Dag:
         kind = f"{found.reference_episodes}-{found.reference_seed}"
         return [f"{BUILD}/{RESULTS}/references/{env}-{kind}.json" for env in found.environments]
 
-    def warm_start(self, place: str) -> str | None:
-        """The weights that a language model's run starts from; None for others, and for finished runs without them."""
+    def warm_words(self, place: str) -> list[str]:
+        """The option by which a language model's run is told its warm start, if it has one."""
         config = self.run(place).config
         if not getattr(config, "warm_target", 0.0):
-            return None
-        path = f"{WARM_STARTS}/{config.warm_hash}.safetensors"
-        # Were weights that are not there an input of a finished run, making them would train it again.
+            return []
+        return ["--warm-start", f"{WARM_STARTS}/{config.warm_hash}.safetensors"]
+
+    def warm_start(self, place: str) -> str | None:
+        """The weights that must be there before a run trains: none for a finished run.
+
+        Were weights that are not there an input of a finished run, making them would train it again.
+        """
         finished = Path(RUNS, place, "manifest.json").is_file()
-        return None if finished and not Path(path).is_file() else path
+        path = next(iter(self.warm_words(place)[1:]), None)
+        return None if path is None or (finished and not Path(path).is_file()) else path
 
     def warm_tier(self, warm: str) -> str:
         """The tier whose runs share a warm start."""
@@ -206,8 +212,17 @@ class Dag:
         found += [product("schematic", name) for name in self.figures["schematic"]]
         found.append(f"{BUILD}/{RESULTS}/{self.tier.name}/README.md")
         if self.tier.name == PROSE_TIERS[0]:
-            found += [f"{BUILD}/paper/numbers.json", f"{BUILD}/paper/book/explorer/data.html"]
+            found.append(f"{BUILD}/paper/book/explorer/data.html")
+        if self.tier.name == PROSE_TIERS[0] and all(map(self.exists, PROSE_TIERS)):
+            found.append(f"{BUILD}/paper/numbers.json")
         return found
+
+    def exists(self, tier: str) -> bool:
+        """Whether there is an archive of a tier, published or to be made here."""
+        try:
+            return bool(self.archive(tier))
+        except UserError:
+            return False
 
 
 def checked(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from vaco.runs.tiers import load_tier
+
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "scripts" / "slurm-cluster.sh"
 OMITTED = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -51,11 +53,15 @@ class Workplace:
 
     @property
     def runs(self) -> Path:
-        return self.place / "results" / "trial" / "runs"
+        return self.place / "results" / "runs"
 
     @property
     def tables(self) -> Path:
-        return self.place / "results" / "trial" / "tables"
+        return self.place / "build" / "results" / "trial" / "tables"
+
+    def run(self, seed: int, name: str = "ppo", lag: int = 1, env: str = "InvertedPendulum-v5") -> str:
+        """The path of a run's folder below `runs`."""
+        return load_tier(self.place / "config" / "trial.yaml").find(env, name, lag, seed).config.place
 
     @property
     def environment(self) -> dict[str, str]:
@@ -70,7 +76,7 @@ class Workplace:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Snakemake with the slurm profile, its polls shortened."""
         hurry = ["--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "4"]
-        command = [sys.executable, "-m", "snakemake", *hurry, *arguments, "--config", "tier=trial"]
+        command = [sys.executable, "-m", "snakemake", *hurry, *arguments, "--config", "tier=trial", "runs=missing"]
         process = subprocess.Popen(
             [*command, "bootstrap={repetitions: 100}"],
             cwd=self.place,
@@ -100,7 +106,17 @@ class Workplace:
 
     def locally(self, *arguments: str) -> None:
         """Run Snakemake without a cluster."""
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--config", "tier=trial"]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--cores",
+            "2",
+            *arguments,
+            "--config",
+            "tier=trial",
+            "runs=missing",
+        ]
         done = subprocess.run(
             [*command, "bootstrap={repetitions: 100}"],
             cwd=self.place,

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from places import CLUSTER, PATIENCE, ROOT, TIER, Workplace, cluster, until
 
-from vaco.runs.tables import read_json, read_parquet
+from vaco.runs.tables import read_parquet
 
 pytestmark = pytest.mark.slurm
 
@@ -36,7 +36,7 @@ LONGER = HEAD + "algorithms: [ppo]\ncapacities: [1]\nseeds: [0, 1, 2, 3]\nsteps:
 # On a busy machine a job needs minutes to start, so the rules' limits are lifted to the partition's.
 PLENTY = "set-resources:\n  train:\n    runtime: 60\n"
 # Attempt 1 of seed 1 gets less memory than a run needs.
-TRAPS = PLENTY + """    mem_mb: "300 if (wildcards.seed == '1' and attempt == 1) else 1000"\n"""
+TRAPS = PLENTY + """    mem_mb: "300 if ('/seed1/' in wildcards.run and attempt == 1) else 1000"\n"""
 
 
 def same_runs(one: Workplace, other: Workplace) -> int:
@@ -67,13 +67,13 @@ def same_tables(one: Workplace, other: Workplace) -> int:
     return len(tables)
 
 
-def comment(seed: int, name: str = "ppo", lag: int = 1, env: str = "InvertedPendulum-v5") -> str:
-    return f"rule_train_wildcards_{env}_{name}_{lag}_{seed}"
+def comment(place: Workplace, seed: int) -> str:
+    """How the plugin names the job of a run of PPO."""
+    return f"rule_train_wildcards_{place.run(seed).replace('/', '_')}"
 
 
-def comment_of(manifest: Path) -> str:
-    identity = read_json(manifest)["identity"]
-    return comment(identity["seed"], identity["algorithm"], identity["lag"], identity["env"])
+def comment_of(place: Workplace, manifest: Path) -> str:
+    return f"rule_train_wildcards_{manifest.parent.relative_to(place.runs).as_posix().replace('/', '_')}"
 
 
 def processes(place: Workplace, seed: int) -> list[int]:
@@ -86,14 +86,14 @@ def processes(place: Workplace, seed: int) -> list[int]:
                 inside = (entry / "cwd").readlink() == place.place
             except OSError:
                 continue
-            ours = inside and b"train" in words and any(word.endswith(f"/seed{seed}".encode()) for word in words)
+            ours = inside and b"train" in words and any(f"/seed{seed}/".encode() in word for word in words)
             if ours and Path(words[0].decode()).name.startswith("python"):
                 found.append(int(entry.name))
     return found
 
 
 def log(place: Workplace, seed: int) -> str:
-    return (place.place / f"logs/trial/train/InvertedPendulum-v5/ppo/lag1/seed{seed}.log").read_text()
+    return (place.place / f"logs/train/{place.run(seed)}.log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ class Disturbance(threading.Thread):
     cancelled = stalled = False
 
     def cancel(self) -> bool:
-        for number, state in self.place.jobs().get(comment(0), []):
+        for number, state in self.place.jobs().get(comment(self.place, 0), []):
             if state == "RUNNING" and self.trains(0):
                 subprocess.run(["scancel", number], check=True)
                 return True
@@ -141,7 +141,7 @@ class Disturbance(threading.Thread):
 
     def stall(self) -> bool:
         """A run that hangs is what a time limit is for, here one that is over at once: SIGCONT and SIGTERM follow."""
-        for number, state in self.place.jobs().get(comment(2), []):
+        for number, state in self.place.jobs().get(comment(self.place, 2), []):
             for pid in processes(self.place, 2):
                 if state == "RUNNING" and self.trains(2):
                     os.kill(pid, signal.SIGSTOP)
@@ -150,7 +150,7 @@ class Disturbance(threading.Thread):
         return False
 
     def trains(self, seed: int) -> bool:
-        return (self.place.runs / f"InvertedPendulum-v5/ppo/lag1/seed{seed}/run.json").exists()
+        return (self.place.runs / self.place.run(seed) / "run.json").exists()
 
     def finish(self) -> str:
         """Wait for the end; what Snakemake said."""
@@ -234,7 +234,9 @@ def test_every_run_is_a_job_and_its_tables_are_those_of_a_local_run(
     assert recovery.returncode == 0 and "run the same snakemake command" in recovery.stdout, recovery.stderr
     before = remote.jobs()
     manifests = {path: path.stat().st_mtime_ns for path in remote.runs.rglob("manifest.json")}
-    finished = {path: when for path, when in manifests.items() if before[comment_of(path)][-1][1] == "COMPLETED"}
+    finished = {
+        path: when for path, when in manifests.items() if before[comment_of(remote, path)][-1][1] == "COMPLETED"
+    }
     assert finished and all(state != "RUNNING" for jobs in before.values() for _, state in jobs)
     remote.submit("tables")
     local.locally("tables")
@@ -244,7 +246,7 @@ def test_every_run_is_a_job_and_its_tables_are_those_of_a_local_run(
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
     after = remote.jobs()
     for manifest in remote.runs.rglob("manifest.json"):
-        run = comment_of(manifest)
+        run = comment_of(remote, manifest)
         if manifest in finished:
             assert after[run] == before[run] and len(after[run]) == 1
         else:
@@ -261,7 +263,7 @@ def test_cancelled_out_of_memory_and_out_of_time_end_with_the_same_bits(
     assert disturbance.process.returncode == 0, said[-5000:] + place.logs()
     assert same_runs(undisturbed, place) == 4
     jobs = place.jobs()
-    states = {seed: [state for _, state in jobs[comment(seed)]] for seed in range(4)}
+    states = {seed: [state for _, state in jobs[comment(place, seed)]] for seed in range(4)}
     assert states[0][0] == "CANCELLED" and states[2][0] == "TIMEOUT", states
     # SLURM 22.05 reports FAILED for what its own poll killed, see shared facts.
     assert states[1][0] in ("FAILED", "OUT_OF_MEMORY") and len(states[1]) >= 2, states

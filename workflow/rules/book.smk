@@ -2,7 +2,14 @@
 
 RELEASED = [
     str(path)
-    for folder in ("paper", "config", "results", "benchmarks/results", "src/vaco", "theory")
+    for folder in (
+        "paper",
+        "config",
+        "results",
+        "benchmarks/results",
+        "src/vaco",
+        "theory",
+    )
     for path in sorted(Path(folder).rglob("*"))
     if path.is_file() and not {"_build", "build", "__pycache__"} & set(path.parts)
     if not path.is_relative_to(dag.RUNS)

@@ -26,7 +26,9 @@ os.environ.update(
 )
 # What `vaco train` does where a folder is not as it left it: processes of a Snakemake that was killed run on, so their
 # successors wait for them, and what other settings or another training version began is given up.
-os.environ.update(VACO_DISCARD_OTHER="1", VACO_WAIT=str(60 * cluster.ask_minutes(WORK.tier)))
+os.environ.update(
+    VACO_DISCARD_OTHER="1", VACO_WAIT=str(60 * cluster.ask_minutes(WORK.tier))
+)
 # Jobs start later than this, and import the code that is there then: they stop where it is other than this.
 os.environ.setdefault(provenance.PLANNED, provenance.source_digest())
 

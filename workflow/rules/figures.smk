@@ -13,10 +13,10 @@ rule figure:
             labels={"figure": "{name}", "tier": "{tier}"},
         ),
         sidecar=f"{BUILD}/paper/figures/{{tier}}/{{name}}.json",
-    wildcard_constraints:
-        tier="(?!schematic|theory)[^/]+",
     log:
         "logs/{tier}/figures/{name}.log",
+    wildcard_constraints:
+        tier="(?!schematic|theory)[^/]+",
     conda:
         "../envs/vaco.yaml"
     threads: 1
@@ -62,7 +62,10 @@ rule typeset:
 # tracked, and made anew only where it is missing.
 rule schematic_figure:
     input:
-        lambda wildcards: [WORK.evidence(f"results/schematic/{name}") for name in FIGURES["schematic"][wildcards.name]],
+        lambda wildcards: [
+            WORK.evidence(f"results/schematic/{name}")
+            for name in FIGURES["schematic"][wildcards.name]
+        ],
     output:
         pdf=f"{BUILD}/paper/figures/schematic/{{name}}.pdf",
         svg=f"{BUILD}/paper/figures/schematic/{{name}}.svg",
@@ -103,7 +106,9 @@ rule schematic_data:
 
 
 # `snakemake figure3` draws it for the tier at hand.
-for found, file_of in [(WORK.drawn(tier.name), partial(dag.product, tier.name)) for tier in WORK.tiers] + [
+for found, file_of in [
+    (WORK.drawn(tier.name), partial(dag.product, tier.name)) for tier in WORK.tiers
+] + [
     (WORK.typeset(WORK.tier.name), partial(dag.typeset, WORK.tier.name)),
     (FIGURES["schematic"], partial(dag.product, "schematic")),
 ]:

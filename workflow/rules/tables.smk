@@ -6,10 +6,10 @@ rule tables_of_tier:
         lambda wildcards: say(WORK.archive, wildcards.tier),
     output:
         WORK.tables("{tier}"),
-    wildcard_constraints:
-        tier="(?!lm_)[^/]+",
     log:
         "logs/{tier}/tables.log",
+    wildcard_constraints:
+        tier="(?!lm_)[^/]+",
     conda:
         "../envs/vaco.yaml"
     threads: 1
@@ -74,7 +74,9 @@ rule numbers:
         [table for tier in dag.PROSE_TIERS for table in WORK.tables(tier)],
         # Only files that are there are read: a number without its file is said not to be measured yet.
         theory=[str(path) for path in sorted(Path("results/theory").glob("*.json"))],
-        benchmarks=[str(path) for path in sorted(Path("benchmarks/results").glob("*.json"))],
+        benchmarks=[
+            str(path) for path in sorted(Path("benchmarks/results").glob("*.json"))
+        ],
     output:
         f"{BUILD}/paper/numbers.json",
     log:

@@ -11,7 +11,9 @@ THEORY_FIGURES += ["realignment", "estimators", "filter_step", "filter_phase"]
 rule theory:
     input:
         expand(
-            f"{BUILD}/paper/figures/theory/{{name}}.{{suffix}}", name=THEORY_FIGURES, suffix=["pdf", "png"]
+            f"{BUILD}/paper/figures/theory/{{name}}.{{suffix}}",
+            name=THEORY_FIGURES,
+            suffix=["pdf", "png"],
         ),
 
 

@@ -4,13 +4,14 @@
 # Only what a finished run leaves is declared. Snakemake deletes declared outputs of a job that failed or was killed;
 # the checkpoint lies beside them undeclared, so that the same job, started again, resumes.
 rule train:
-    input:
-        # What the weights are made of is in the run's settings; a newer file of them trains nothing.
-        lambda wildcards: [ancient(path) for path in [say(WORK.warm_start, wildcards.run)] if path],
     output:
-        multiext(f"{dag.RUNS}/{{run}}/", "manifest.json", "phases.parquet", "evals.parquet"),
+        multiext(
+            f"{dag.RUNS}/{{run}}/", "manifest.json", "phases.parquet", "evals.parquet"
+        ),
     log:
         "logs/train/{run}.log",
+    wildcard_constraints:
+        run=r"[^/]+/[^/]+/lag\d+/seed\d+/[^/]+",
     # All methods at the first seed, then all at the second: whenever the work stops, what is there can be compared.
     priority: lambda wildcards: WORK.priority(wildcards.run)
     conda:
@@ -20,14 +21,33 @@ rule train:
         # A run takes 400 MB; on a cluster, Snakemake itself takes as much again within the job.
         mem_mb=lambda wildcards, attempt: WORK.memory(wildcards.run) * attempt,
         runtime=lambda wildcards: WORK.minutes(wildcards.run),
-        gpu=lambda wildcards: WORK.gpus(wildcards.run),
     params:
         command=lambda wildcards: say(WORK.run, wildcards.run).command,
-        warm=lambda wildcards, input: ["--warm-start", input[0]] if input else [],
         folder=lambda wildcards: f"{dag.RUNS}/{wildcards.run}",
         id=lambda wildcards: wildcards.run.rpartition("/")[2],
     shell:
-        "{params.command:q} {params.warm:q} --out {params.folder:q} --run-id {params.id:q} --quiet > {log:q} 2>&1"
+        "{params.command:q} --out {params.folder:q} --run-id {params.id:q} --quiet > {log:q} 2>&1"
+
+
+use rule train as lm_train with:
+    input:
+        # What the weights are made of is in the run's settings; a newer file of them trains nothing.
+        lambda wildcards: [
+            ancient(path) for path in [say(WORK.warm_start, wildcards.run)] if path
+        ],
+    wildcard_constraints:
+        run=r"[^/]+/[^/]+/lag\d+/n\d+/seed\d+/[^/]+",
+    resources:
+        mem_mb=lambda wildcards, attempt: WORK.memory(wildcards.run) * attempt,
+        runtime=lambda wildcards: WORK.minutes(wildcards.run),
+        gpu=lambda wildcards: WORK.gpus(wildcards.run),
+    params:
+        command=lambda wildcards: [
+            *say(WORK.run, wildcards.run).command,
+            *WORK.warm_words(wildcards.run),
+        ],
+        folder=lambda wildcards: f"{dag.RUNS}/{wildcards.run}",
+        id=lambda wildcards: wildcards.run.rpartition("/")[2],
 
 
 # The supervised start that all runs of a comparison of language models share.
@@ -83,7 +103,9 @@ rule archive:
     params:
         folder=lambda wildcards, output: os.path.dirname(output[0]),
         anew="--anew" if WORK.mode == "all" else "",
-        references=lambda wildcards, input: ["--references", *input.references] if input.references else [],
+        references=lambda wildcards, input: (
+            ["--references", *input.references] if input.references else []
+        ),
         plan=lambda wildcards: say(dag.plan_digest, wildcards.tier),
     shell:
         "vaco archive --tier {wildcards.tier:q} {params.anew} {params.references:q} --out {params.folder:q} > {log:q} 2>&1"
