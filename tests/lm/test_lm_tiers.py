@@ -80,6 +80,8 @@ def test_a_variant_is_an_algorithm_with_settings_of_its_own(tmp_path: Path) -> N
         ({"training": {"learning_rat": 1}}, "did you mean 'learning_rate'"),
         ({"training": {"seed": 1}}, "write it as a key of the tier"),
         ({"seed": [0]}, "did you mean 'seeds'"),
+        ({"studies": {"main": {}}}, "may not be called 'main'"),
+        ({"training": {"updates": 10**400}}, "updates is a number too large for any run"),
         ({"tier": "lm_other"}, "is named after its file"),
         ({"seeds": []}, "at least one entry"),
         ({"variants": {"ppo": {"algorithm": "vaco", "training": {"delta": 0.1}}}}, "is not named after its algorithm"),
@@ -109,6 +111,13 @@ def test_values_that_yaml_cannot_make_are_one_sentence(value: str, tmp_path: Pat
     (tmp_path / "lm_t.yaml").write_text(f"tier: {value}\n")
     with pytest.raises(UserError, match="is not valid YAML"):
         load_lm_tier(tmp_path / "lm_t.yaml")
+
+
+def test_a_key_given_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_text(path.read_text() + "lags: [2]\n")
+    with pytest.raises(UserError, match=r"lm_t\.yaml: the key 'lags' is given twice, in lines \d+ and \d+: keep one"):
+        load_lm_tier(path)
 
 
 def test_the_plan_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

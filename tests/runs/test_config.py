@@ -65,6 +65,11 @@ def test_the_hash_is_stable_and_blind_to_spelling() -> None:
         ({"hidden": []}, "hidden is [], but it must list widths"),
         ({"hidden": "64"}, "hidden is '64', but it must be a list"),
         ({"epochs": 2.5}, "epochs is 2.5, but it must be a whole number"),
+        ({"epochs": 10**400}, "epochs is a number too large for any run"),
+        ({"hidden": [64, 1.5]}, "hidden[1] is 1.5, but it must be a whole number such as 64"),
+        ({"backend": 3}, "backend is 3, but it must be a word such as 'batched'"),
+        ({3: 4}, "there is no setting '3'"),
+        ({"lag": 0, "epoch": 3}, "there is no setting 'epoch': did you mean 'epochs'?"),
         ({"epochs": True}, "epochs is True, but it must be a whole number"),
         ({"learning_rate_decay": 1}, "learning_rate_decay is 1, but it must be true or false"),
         ({"backend": "batchd"}, "backend is 'batchd': did you mean 'batched'?"),
@@ -96,6 +101,33 @@ def test_unreadable_files_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text(content)
     with pytest.raises(UserError, match=r"settings\.yaml"):
         read_settings(tmp_path / "settings.yaml")
+
+
+def test_a_key_given_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("epochs: 3\nclip: 0.1\n'epochs': 4\n")
+    with pytest.raises(UserError, match=r"settings\.yaml: the key 'epochs' is given twice, in lines 1 and 3: keep one"):
+        read_settings(path)
+    path.write_text("defaults: &given {epochs: 3, clip: 0.1}\nown: {<<: *given, epochs: 4}\n")
+    assert read_settings(path)["own"] == {"epochs": 4, "clip": 0.1}
+
+
+@pytest.mark.parametrize("content", [b"env: \xff", b"env: 2024-99-99", b"env: &x [*x]", b"env: " + b"[" * 9999])
+def test_what_yaml_cannot_make_is_one_sentence(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"settings\.yaml is not valid YAML") as caught:
+        read_settings(tmp_path / "settings.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_values_that_stay_checked() -> None:
+    config = RunConfig(hidden=(32,), delta=1)
+    assert config == build({"hidden": [32], "delta": 1}) and hash(config) == hash(build(config.resolved()))
+    assert dataclasses.replace(config, lag=4).lag == 4 and type(config.delta) is float
+    with pytest.raises(UserError, match="lag is 0"):
+        dataclasses.replace(config, lag=0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.lag = 2  # type: ignore[misc]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import yaml
 
 from vaco.errors import UserError
 from vaco.report.plan import read_plan
+from vaco.runs.explain import check
+from vaco.runs.tier_file import WorkflowConfig
 from vaco.runs.tiers import BATCHED_TASKS, Tier, load_tier, main
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -144,6 +146,10 @@ def test_the_plan_is_what_the_reporting_code_reads(make: Any, tmp_path: Path, ca
             {"evaluation": {"points": 5, "episode": 2, "episodes": 2}},
             r"unknown key 'episode' in 'evaluation'.*'episodes'",
         ),
+        ({"seeds": ..., "seed": [0]}, r"unknown key 'seed' at the top level: did you mean 'seeds'\?"),
+        ({"evaluation": [5, 2]}, r"'evaluation' is \[5, 2\]: expected keys and values"),
+        ({"studies": {"s": {"seeds": None}}}, r"'studies\.s\.seeds' is null: expected a list"),
+        ({"training": {"epochs": 10**400}}, "in the settings of 'ppo': epochs is a number too large"),
         ({"seeds": ...}, "the key 'seeds' is missing at the top level"),
         ({"seeds": []}, "expected at least one entry"),
         ({"seeds": [0, 0]}, "listed once only"),
@@ -212,6 +218,21 @@ def test_values_that_yaml_cannot_make_are_one_sentence(value: str, tmp_path: Pat
     (tmp_path / "t.yaml").write_text(f"tier: {value}\n")
     with pytest.raises(UserError, match="is not valid YAML near line 1"):
         load_tier(tmp_path / "t.yaml")
+
+
+def test_a_key_given_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(BASE) + "steps: 81920\n")
+    with pytest.raises(UserError, match=r"t\.yaml: the key 'steps' is given twice, in lines \d+ and \d+: keep one"):
+        load_tier(tmp_path / "t.yaml")
+
+
+def test_the_workflow_s_configuration_has_its_defaults() -> None:
+    given = yaml.safe_load((CONFIG / "config.yaml").read_text())
+    config = check({"tier": "desk"}, WorkflowConfig, "config.yaml").model_dump()
+    assert config == check(given, WorkflowConfig, "config.yaml").model_dump() == given
+    wrong = {"tier": "desk", "bootstrap": {"repetitions": 5}}
+    with pytest.raises(UserError, match=r"config\.yaml: 'bootstrap\.repetitions' is 5: expected at least 100"):
+        check(wrong, WorkflowConfig, "config.yaml")
 
 
 def test_a_run_outside_the_tier_is_refused(make: Any) -> None:

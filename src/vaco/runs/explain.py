@@ -15,28 +15,19 @@ from vaco.errors import UserError, nearest
 Model = TypeVar("Model", bound=BaseModel)
 
 UNKNOWN_KEY = "unknown_key"
-_SETTINGS = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "tuple_type": "a list",
-    "finite_number": "a finite number",
-}
+_SETTINGS = {"int_type": "a whole number", "float_type": "a number", "finite_number": "a finite number"}
+_SETTINGS |= {"bool_type": "true or false", "tuple_type": "a list"}
 _KEYS = _SETTINGS | {
     "int_type": "a whole number without a decimal point",
     "string_type": "text",
     "list_type": "a list",
-    "dict_type": "keys and values",
-    "model_type": "keys and values",
+    **dict.fromkeys(("dict_type", "model_type"), "keys and values"),
     "too_short": "at least one entry",
     "string_too_short": "text that is not empty",
     "string_pattern_mismatch": "letters, digits, '-', '_' and '.', since it becomes part of a path",
 }
-_BOUNDS = {
-    "greater_than_equal": "be at least {ge}",
-    "less_than_equal": "be at most {le}",
-    "greater_than": "exceed {gt}",
-}
+_BOUNDS = {"greater_than_equal": "be at least {ge}", "less_than_equal": "be at most {le}"}
+_BOUNDS |= {"greater_than": "exceed {gt}"}
 
 
 def of_setting(error: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
@@ -51,9 +42,9 @@ def of_setting(error: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
     default = list(field.default) if isinstance(field.default, tuple) else field.default
     if kind in _BOUNDS:
         return f"{name} is {value}, but it must {_bound(first)} (default {default})"
-    place = name if not inside else f"{name}[{inside[0]}]"
-    such = default if not inside else default[0]
-    return f"{place} is {value!r}, but it must be {_SETTINGS.get(kind, 'a word')} such as {such!r}"
+    if inside:
+        name, default = f"{name}[{inside[0]}]", default[0]
+    return f"{name} is {value!r}, but it must be {_SETTINGS.get(kind, 'a word')} such as {default!r}"
 
 
 def check(value: object, model: type[Model], where: str) -> Model:
@@ -85,9 +76,9 @@ def _of_key(place: tuple[int | str, ...], problem: ErrorDetails) -> str:
     if kind == "missing":
         return f"the key '{problem['loc'][-1]}' is missing{inside}: add it"
     shown = json.dumps(problem["input"], default=str, skipkeys=True)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    what = f"'{path}' is {shown}" if path else f"the file holds {shown}"
-    expected = _KEYS.get(kind) or _bound(problem).removeprefix("be ")
+    what = f"'{path}' is " if path else "the file holds "
+    what += shown if len(shown) <= 60 else f"{shown[:57]}..."
+    expected = _KEYS.get(kind) or context.get("expected") or _bound(problem).removeprefix("be ")
     return f"{what}: expected {expected}" if expected else f"{what}: {problem['msg']}"
 
 
