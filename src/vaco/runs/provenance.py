@@ -24,11 +24,11 @@ from typing import Any
 PACKAGES = ("numpy", "torch", "mujoco", "gymnasium", "vaco")
 _ROOT = Path(__file__).resolve().parents[1]
 _FILTERS, _TABLE = "objectives/filters.py", "objectives/table.py"
-_SOURCES = ("objectives/**/*.py", "lag.py", "runs/config.py", "runs/rng.py", "control/**/*.py")
+_SOURCES = ("objectives/**/*.py", "lag.py", "runs/config.py", "control/**/*.py")
 _REPLAY = "control/replay.py"  # evaluates what is already trained
 _TOKENS = "objectives/tokens.py"  # of language models only
 _REFERENCE_SOURCES = ("control/envs/**/*.py", "control/evaluate.py", _REPLAY)
-_LANGUAGE_SOURCES = ("objectives/**/*.py", "lag.py", "runs/rng.py", "lm/**/*.py")
+_LANGUAGE_SOURCES = ("objectives/**/*.py", "lag.py", "lm/**/*.py")
 _LANGUAGE_SURFACE = (
     "lm/command.py",
     "lm/tiers.py",
@@ -127,11 +127,10 @@ def source_revision(package: Path = _ROOT) -> tuple[str | None, bool]:
 def training_hash(algorithm: str, *, package: Path = _ROOT) -> str:
     """Hash the source that determines a training run of one algorithm.
 
-    Hashed are ``objectives`` without its rules for tokens, ``lag.py``, ``runs/config.py``, ``runs/rng.py`` and
-    ``control``, as syntax trees without
-    docstrings, error messages and what is only printed. Of ``objectives/table.py`` only the algorithm's row counts, and
-    ``objectives/filters.py`` is hashed without the functions that only other filters use, so that editing one filter
-    trains only its runs again.
+    Hashed are ``objectives`` without its rules for tokens, ``lag.py``, ``runs/config.py`` and ``control``, as syntax
+    trees without docstrings, error messages and what is only printed. Of ``objectives/table.py`` only the algorithm's
+    row counts, and ``objectives/filters.py`` is hashed without the functions that only other filters use, so that
+    editing one filter trains only its runs again.
 
     Args:
         algorithm: any name that `vaco.objectives.table.parse` knows; two names of one row have the same hash.
