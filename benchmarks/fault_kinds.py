@@ -75,7 +75,7 @@ def _sigkill(stage: Stage) -> tuple[str, str]:
 
 @fault("sigkill_in_write", 16, "SIGKILL inside the write of a checkpoint or of the final files, the file torn")
 def _sigkill_in_write(stage: Stage) -> tuple[str, str]:
-    write, at = stage.random.randint(1, 22), stage.random.choice(("before fsync", "before rename", "after rename"))
+    write, at = stage.random.randint(1, 21), stage.random.choice(("before fsync", "before rename", "after rename"))
     share = stage.random.random()
 
     def sabotage() -> None:
@@ -305,17 +305,19 @@ def _out_of_memory(stage: Stage) -> tuple[str, str]:
 def _dead_holder(stage: Stage) -> tuple[str, str]:
     newest = max(stage.begin_half())
     who = stage.random.choice(("dead process", "silent host", "live host", "torn lock"))
-    record = lock._this_process() | {"token": "of-another", "since": "2026-01-01T00:00:00+00:00"}
-    if who == "dead process":
-        dead = os.fork()
-        if dead == 0:
-            os._exit(0)
-        record |= {"process_start": lock._start_of(dead) or 1, "pid": dead}
-        os.waitpid(dead, 0)
-    else:
-        record |= {"host": "node17", "boot": "of-node17"}
     held = stage.out / "run.lock"
-    held.write_text("" if who == "torn lock" else json.dumps(record))
+    holder = os.fork()
+    if holder == 0:
+        try:
+            lock.RunLock(held).acquire()
+        finally:
+            os._exit(0)
+    os.waitpid(holder, 0)
+    if who == "torn lock":
+        held.write_text("")
+    elif who != "dead process":
+        record = json.loads(held.read_text()) | {"host": "node17", "boot": "of-node17"}
+        held.write_text(json.dumps(record))
     if who in ("silent host", "torn lock"):
         old = time.time() - 2 * lock.STALE_AFTER
         os.utime(held, (old, old))
