@@ -1,7 +1,8 @@
 """One writer to a run folder: a lock file that outlives neither its process nor, for long, its machine.
 
-The file names its holder (host, boot, pid namespace, process, since when). It is created with O_EXCL, which is exclusive
-between hosts too, and for as long as it lives the holder keeps the kernel's lock (`flock`) on it. It is taken over when
+The file names its holder (host, boot, pid namespace, process, since when). It is created with O_EXCL, which is
+exclusive between hosts too, and for as long as it lives the holder keeps the kernel's lock (`flock`) on it. It is taken
+over when
 
 * the holder was on this machine (same host, boot and pid namespace) and the kernel has let go of its lock, as it does
   the moment a process ends, however it ends;
