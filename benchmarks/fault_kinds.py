@@ -30,6 +30,7 @@ from fault_stage import (
     contents,
     difference,
     finish,
+    meaning,
     memory_cgroup,
     newest_whole,
     require,
@@ -74,7 +75,7 @@ def _sigkill(stage: Stage) -> tuple[str, str]:
 
 @fault("sigkill_in_write", 16, "SIGKILL inside the write of a checkpoint or of the final files, the file torn")
 def _sigkill_in_write(stage: Stage) -> tuple[str, str]:
-    write, at = stage.random.randint(1, 22), stage.random.choice(("before fsync", "before rename", "after rename"))
+    write, at = stage.random.randint(1, 21), stage.random.choice(("before fsync", "before rename", "after rename"))
     share = stage.random.random()
 
     def sabotage() -> None:
@@ -133,20 +134,26 @@ def _truncated_checkpoint(stage: Stage) -> tuple[str, str]:
     size = stored[newest].stat().st_size
     length = stage.random.choice((0, 7, 8, size - 1, stage.random.randrange(size)))
     os.truncate(stored[newest], length)
-    return finish(stage, resumed_from=newest - 1), f"cut to {length} of {size} bytes"
+    return finish(stage, resumed_from=newest - 1, damaged=[newest]), f"cut to {length} of {size} bytes"
 
 
 @fault("flipped_bit", 10, "one bit of the newest checkpoint flipped, or of both")
 def _flipped_bit(stage: Stage) -> tuple[str, str]:
     stored = stage.begin_half()
     damaged = stage.random.choice(([max(stored)], sorted(stored)))
+    altered = []  # a bit that changes nothing, such as that of a capital E in an exponent, may go unnoticed
     for phase in damaged:
-        data = bytearray(stored[phase].read_bytes())
+        before = stored[phase].read_bytes()
+        data = bytearray(before)
         data[stage.random.randrange(len(data))] ^= 1 << stage.random.randrange(8)
         stored[phase].write_bytes(data)
+        if meaning(bytes(data)) != meaning(before):
+            altered.append(phase)
     newest = newest_whole(stage.out)
-    require(newest == max((set(stored) - set(damaged)), default=0), "a flipped bit was not noticed")
-    return finish(stage, resumed_from=newest), f"checkpoints {damaged} flipped"
+    require(newest not in altered, "a flipped bit was not noticed")
+    require(newest >= max(set(stored) - set(damaged), default=0), "a checkpoint that is whole was refused")
+    damaged_ones = [phase for phase in altered if phase > newest]
+    return finish(stage, resumed_from=newest, damaged=damaged_ones), f"checkpoints {damaged} flipped"
 
 
 @fault("deleted_checkpoint", 8, "the newest checkpoint deleted, or all of them, or the marker too")
@@ -298,17 +305,19 @@ def _out_of_memory(stage: Stage) -> tuple[str, str]:
 def _dead_holder(stage: Stage) -> tuple[str, str]:
     newest = max(stage.begin_half())
     who = stage.random.choice(("dead process", "silent host", "live host", "torn lock"))
-    record = lock._this_process() | {"token": "of-another", "since": "2026-01-01T00:00:00+00:00"}
-    if who == "dead process":
-        dead = os.fork()
-        if dead == 0:
-            os._exit(0)
-        record |= {"process_start": lock._start_of(dead) or 1, "pid": dead}
-        os.waitpid(dead, 0)
-    else:
-        record |= {"host": "node17", "boot": "of-node17"}
     held = stage.out / "run.lock"
-    held.write_text("" if who == "torn lock" else json.dumps(record))
+    holder = os.fork()
+    if holder == 0:
+        try:
+            lock.RunLock(held).acquire()
+        finally:
+            os._exit(0)
+    os.waitpid(holder, 0)
+    if who == "torn lock":
+        held.write_text("")
+    elif who != "dead process":
+        record = json.loads(held.read_text()) | {"host": "node17", "boot": "of-node17"}
+        held.write_text(json.dumps(record))
     if who in ("silent host", "torn lock"):
         old = time.time() - 2 * lock.STALE_AFTER
         os.utime(held, (old, old))

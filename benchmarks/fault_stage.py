@@ -7,6 +7,7 @@ counted as skipped, without it.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -14,13 +15,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import safetensors.numpy
 
 from vaco import cli
 from vaco.runs import checkpoint
@@ -159,6 +162,17 @@ def whole(path: Path) -> bool:
     return True
 
 
+def meaning(data: bytes) -> Any:
+    """What a checkpoint says, read without its checksum and compared bit for bit; None if that cannot be read."""
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vaco"])
+        arrays = {n: (a.dtype, a.shape, a.tobytes()) for n, a in safetensors.numpy.load(data).items()}
+        return arrays, repr((header["format"], header["content"]))
+    except (ValueError, LookupError, TypeError, safetensors.SafetensorError):
+        return None
+
+
 def newest_whole(out: Path) -> int:
     """The phase of the newest checkpoint that is whole, 0 if there is none."""
     return max((phase for phase, path in checkpoints(out).items() if whole(path)), default=0)
@@ -208,14 +222,20 @@ def require_refusal(process: Process, *words: str) -> None:
         require(word in sentences[0], f"the refusal does not say {word!r}: {sentences[0]}")
 
 
-def finish(stage: Stage, *, resumed_from: int | None = None) -> str:
-    """Run the same command to its end, and compare with the undisturbed run."""
+def finish(stage: Stage, *, resumed_from: int | None = None, damaged: Sequence[int] = ()) -> str:
+    """Run the same command to its end, and compare with the undisturbed run.
+
+    It must say from which phase it resumed and, of the phases `damaged`, that their checkpoints are.
+    """
     process = stage.start()
     code = process.wait()
     require(code == 0, f"the final run ended with {code}: {process.words[-300:]}")
     if resumed_from:
         said = f"resuming {stage.out} at step {resumed_from * 2048:,}"
         require(said in process.words, f"it did not resume from phase {resumed_from}: {process.words[-300:]}")
+    for phase in damaged:
+        said = f"checkpoint-{phase:012d}.safetensors is damaged"
+        require(said in process.words, f"it did not say that checkpoint {phase} is damaged: {process.words[-300:]}")
     found = difference(stage.undisturbed, stage.out)
     return "identical" if found is None else f"SILENT DIFFERENCE: {found}"
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import struct
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,16 @@ def small() -> dict[str, np.ndarray]:
     return {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(7, np.int64)}
 
 
+# Of `small`, as the version that wrote format 1 wrote it.
+OLD = (
+    b"\x10\x01\0\0\0\0\0\0"
+    rb'{"__metadata__":{"vaco":"{\"sha256\":\"dbfd55565374c2dab763eaf6a15eb832cae9bcc6296ae185898a20d16985afe4\",'
+    rb'\"format\":1,\"content\":{\"env\":\"E\"}}"},"count":{"dtype":"I64","shape":[],"data_offsets":[0,8]},'
+    rb'"weights":{"dtype":"F32","shape":[2,3],"data_offsets":[8,32]}}    '
+    b"\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\x80?\0\0\0@\0\0@@\0\0\x80@\0\0\xa0@"
+)
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -84,13 +96,44 @@ class TestPack:
         assert all(same(array, plain[name]) for name, array in small().items())
 
     @pytest.mark.parametrize("flip", [1 << bit for bit in range(8)])
-    def test_every_flipped_bit_is_noticed(self, flip: int) -> None:
-        data = checkpoint.pack(small(), {"seed": 3})
+    def test_every_flipped_bit_that_changes_anything_is_noticed(self, flip: int) -> None:
+        content = {"seed": 3, "rate": 1e-05, "who": "\u00e9", "deep": [None, True, -0.0, float("nan"), 2**127 + 1]}
+        data = checkpoint.pack(small(), content)
+        unnoticed = []
         for offset in range(len(data)):
             altered = bytearray(data)
             altered[offset] ^= flip
-            with pytest.raises(checkpoint.DamagedError):
-                checkpoint.unpack(bytes(altered))
+            with suppress(checkpoint.DamagedError):
+                arrays, found = checkpoint.unpack(bytes(altered))
+                unnoticed.append((data[offset : offset + 1], bytes(altered[offset : offset + 1])))
+                assert arrays.keys() == small().keys() and repr(_sorted(found)) == repr(_sorted(content))
+                assert all(same(array, arrays[name]) for name, array in small().items())
+        # The exponent's e and a hexadecimal digit of an escape mean the same in capitals.
+        assert unnoticed == ([(b"e", b"E")] * 2 if flip == 0x20 else [])
+
+    def test_the_digest_tells_apart_what_differs_in_anything(self) -> None:
+        kinds: list[tuple[dict[str, np.ndarray], Any]] = [
+            ({"a": np.zeros(2, np.float32)}, None),
+            ({"a": np.zeros(1, np.float64)}, None),
+            ({"a": np.zeros(1, np.int64)}, None),
+            ({"a": np.zeros((1, 1), np.int64)}, None),
+            ({"a": np.array([-0.0])}, None),
+            ({"b": np.zeros(1)}, None),
+            ({"a": np.zeros(1), "b": np.zeros(0)}, None),
+            ({"a": np.zeros(1)}, 1),
+            ({"a": np.zeros(1)}, 1.0),
+            ({"a": np.zeros(1)}, True),
+            ({"a": np.zeros(1)}, [1]),
+        ]
+        assert len({checkpoint.digest(*kind) for kind in kinds}) == len(kinds)
+        assert checkpoint.digest({"a": np.ones((2, 3), ">f8").T}, {}) == checkpoint.digest({"a": np.ones((3, 2))}, {})
+
+    def test_a_file_says_its_digest(self) -> None:
+        data = checkpoint.pack(small(), {2: "b", 10: ("a",)})
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vaco"])
+        content = {"2": "b", "10": ["a"]}
+        assert header == {"format": 2, "sha256": checkpoint.digest(small(), content), "content": content}
 
     def test_every_truncation_and_any_addition_is_noticed(self) -> None:
         data = checkpoint.pack(small(), {"seed": 3})
@@ -101,13 +144,16 @@ class TestPack:
             checkpoint.unpack(data + b"\0")
 
     def test_a_foreign_safetensors_file_is_refused(self) -> None:
-        with pytest.raises(checkpoint.DamagedError, match="not that of a checkpoint"):
+        with pytest.raises(checkpoint.DamagedError, match="not a whole checkpoint"):
             checkpoint.unpack(safetensors.numpy.save(small(), {"made": "elsewhere"}))
 
     def test_another_format_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        data = checkpoint.pack(small(), None)
-        monkeypatch.setattr(checkpoint, "FORMAT", 2)
         with pytest.raises(checkpoint.DamagedError, match="of format 1, this version reads format 2"):
+            checkpoint.unpack(OLD)
+        monkeypatch.setattr(checkpoint, "FORMAT", 3)
+        data = checkpoint.pack(small(), None)
+        monkeypatch.undo()
+        with pytest.raises(checkpoint.DamagedError, match="of format 3, this version reads format 2"):
             checkpoint.unpack(data)
 
     def test_a_digest_inside_the_content_is_not_mistaken_for_the_files_own(self) -> None:
@@ -164,9 +210,10 @@ class TestSaveAndLoad:
         found = checkpoint.load_latest(tmp_path, warn=warnings.append)
         assert found is not None and found[0] == 2 and found[2] == {"p": 2}
         assert warnings == [
-            f"checkpoint {paths[3].name} is damaged (its checksum does not match its content); "
+            f"checkpoint {paths[3].name} is damaged (it is not a whole checkpoint, SafetensorError); "
             "using the previous good one",
-            f"checkpoint {paths[2].name} is damaged (it ends too early); using the previous good one",
+            f"checkpoint {paths[2].name} is damaged (it is not a whole checkpoint, JSONDecodeError); "
+            "using the previous good one",
         ]
 
     def test_a_renamed_file_is_passed_over(self, tmp_path: Path) -> None:
@@ -216,6 +263,22 @@ class TestRead:
         (tmp_path / "policy").write_bytes(checkpoint.pack(small(), {"env": "E"}))
         arrays, content = checkpoint.read(tmp_path / "policy")
         assert content == {"env": "E"} and same(small()["weights"], arrays["weights"])
+
+    def test_a_policy_of_format_1_is_still_read(self, tmp_path: Path) -> None:
+        (tmp_path / "policy").write_bytes(OLD)
+        arrays, content = checkpoint.read(tmp_path / "policy")
+        assert content == {"env": "E"} and arrays.keys() == small().keys()
+        assert all(same(array, arrays[name]) for name, array in small().items())
+        (tmp_path / "policy").write_bytes(OLD[:-1])
+        with pytest.raises(UserError, match="is damaged"):
+            checkpoint.read(tmp_path / "policy")
+
+    def test_an_altered_one_is_not_read(self, tmp_path: Path) -> None:
+        data = bytearray(checkpoint.pack(small(), {"env": "E"}))
+        data[-1] ^= 1
+        (tmp_path / "policy").write_bytes(data)
+        with pytest.raises(UserError, match="its checksum does not match its content"):
+            checkpoint.read(tmp_path / "policy")
 
     def test_missing_and_damaged_are_said(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="No such file"):

@@ -1,8 +1,9 @@
-"""The lock: of living, dead and distant holders, torn, on file systems without links, in a crowd, and waited for."""
+"""The lock: of living, dead and distant holders, torn, without kernel locks, in a crowd, and waited for."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,21 @@ time.sleep(float(sys.argv[2]))
 lock.release()
 """
 DIE = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 from vaco.runs.lock import RunLock
-os.fsync = lambda descriptor: (os.ftruncate(descriptor, 5), os.kill(os.getpid(), signal.SIGKILL))
-RunLock(Path(sys.argv[1]) / "run.lock").acquire()
+if sys.argv[2] == "writing":
+    json.dumps = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+lock = RunLock(Path(sys.argv[1]) / "run.lock")
+lock.acquire()
+if sys.argv[2] == "with a child":
+    child = os.fork()
+    if child == 0:
+        os.close(1)
+        while True:
+            signal.pause()
+    print(child, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -49,27 +61,81 @@ def hold(folder: Path, seconds: float) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_process_killed_while_it_writes_the_lock_leaves_none(tmp_path: Path) -> None:
-    assert subprocess.run([sys.executable, "-c", DIE, str(tmp_path)]).returncode == -9
-    assert not (tmp_path / "run.lock").exists()
+def die(folder: Path, how: str) -> str:
+    done = subprocess.run([sys.executable, "-c", DIE, str(folder), how], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -9
+    return done.stdout
+
+
+def test_a_process_killed_before_it_could_write_the_lock_is_an_unknown_holder_until_it_is_silent(
+    tmp_path: Path,
+) -> None:
+    die(tmp_path, "writing")
     lock = RunLock(tmp_path / "run.lock")
+    with pytest.raises(HeldError, match="an unknown process"):
+        lock.acquire()
+    os.utime(lock.path, (time.time() - 605,) * 2)
     lock.acquire()
     assert lock.held()
 
 
-def test_without_hard_links_the_lock_is_as_exclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
+def test_a_child_that_outlives_a_killed_holder_does_not_keep_its_lock(tmp_path: Path) -> None:
+    child = int(die(tmp_path, "with a child"))
+    try:
+        RunLock(tmp_path / "run.lock").acquire()
+    finally:
+        os.kill(child, signal.SIGKILL)
 
-    monkeypatch.setattr(os, "link", refuse)
-    one, two = RunLock(tmp_path / "run.lock"), RunLock(tmp_path / "run.lock")
-    one.acquire()
-    with pytest.raises(HeldError):
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF])
+def test_without_kernel_locks_the_file_and_its_silence_decide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        one, two = RunLock(tmp_path / "run.lock"), RunLock(tmp_path / "run.lock")
+        one.acquire()
+        with pytest.raises(HeldError, match=f"process {os.getpid()} on .*10 minutes of silence"):
+            two.acquire()
+        assert one.held() and not two.held()
+    # Nor does it count when a later process, somehow, can lock the file: the holder never did.
+    with pytest.raises(HeldError, match="10 minutes of silence"):
         two.acquire()
-    assert one.held() and not two.held()
-    one.release()
-    two.acquire()
-    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        one.release()
+        two.acquire()
+        os.utime(two.path, (time.time() - 605,) * 2)
+        one.acquire()
+        assert one.held() and not two.held()
+    assert names(tmp_path) == ["run.lock"]
+
+
+def test_a_lock_taken_with_the_kernels_help_counts_where_there_is_none_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die(tmp_path, "at once")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(HeldError):
+        RunLock(tmp_path / "run.lock").acquire()
+    os.utime(tmp_path / "run.lock", (time.time() - 605,) * 2)
+    RunLock(tmp_path / "run.lock").acquire()
+
+
+def test_a_full_disk_leaves_no_torn_lock(small_disk: Path) -> None:
+    with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"x" * 4096)
+    with pytest.raises(UserError, match="the disk is full"):
+        RunLock(small_disk / "run.lock").acquire()
+    assert names(small_disk) == ["filler"]
 
 
 def test_the_lock_says_who_holds_it_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -193,26 +259,36 @@ class TestHolders:
         self.edit(lock.path, **changes)
         return lock.path
 
-    def test_a_pid_given_to_another_process_is_not_the_holder(self, tmp_path: Path) -> None:
-        self.foreign(tmp_path, process_start=1)
+    def test_on_this_machine_the_kernel_decides_whatever_the_pid_and_however_long_the_silence(
+        self, tmp_path: Path
+    ) -> None:
+        lock = RunLock(tmp_path / "run.lock")
+        lock.acquire()
+        os.utime(lock.path, (0, 0))
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()} on .*then run the same command again$"):
+            RunLock(lock.path).acquire()
+        # Of a dead process whose pid, here, is a living one's.
+        record = lock.path.read_text()
+        lock.release()
+        lock.path.write_text(record)
         with RunFolder(tmp_path, "h"):
             pass
 
-    def test_a_dead_pid_without_start_time_is_not_the_holder(self, tmp_path: Path) -> None:
-        self.foreign(tmp_path, process_start=None, pid=2**22 + 1)
-        with RunFolder(tmp_path, "h"):
-            pass
-
+    @pytest.mark.parametrize("kept", [False, True])
     @pytest.mark.parametrize(
-        "changes", [{"host": "elsewhere"}, {"boot": "before the reboot"}, {"namespace": "pid:[1]"}, {}]
+        "changes",
+        [{"host": "elsewhere"}, {"boot": "before the reboot"}, {"namespace": "pid:[1]"}, {"locked": False}, {}],
     )
     def test_a_holder_that_cannot_be_checked_is_respected_until_it_falls_silent(
-        self, tmp_path: Path, changes: dict[str, Any]
+        self, tmp_path: Path, changes: dict[str, Any], kept: bool
     ) -> None:
-        # process_start=1: on this machine it would count as dead
-        lock = self.foreign(tmp_path, process_start=1, **changes)
+        lock = self.foreign(tmp_path, **changes)
         if not changes:
             lock.write_text("")
+        if not kept:  # a copy, which the kernel has not locked, as on a file system that locks for one node alone
+            text = lock.read_text()
+            lock.unlink()
+            lock.write_text(text)
         os.utime(lock, (time.time() - 595,) * 2)
         who = "an unknown process" if not changes else f"process {os.getpid()} on"
         match = f"in use by {who}.*taken over after 10 minutes of silence"
@@ -287,17 +363,19 @@ print(os.listdir(sys.argv[1]))
 
     def test_a_lock_replaced_meanwhile_is_put_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         # Two hosts, between which no kernel lock helps: the dead lock is replaced just before it is moved aside.
-        path = self.foreign(tmp_path, process_start=1)
+        path = self.foreign(tmp_path, host="elsewhere")
+        os.utime(path, (0, 0))
         rename = Path.rename
 
         def late(self: Path, target: Path) -> Path:
             monkeypatch.setattr(Path, "rename", rename)
-            record = json.loads(path.read_text()) | {"token": "theirs", "host": "elsewhere"}
+            record = json.loads(path.read_text()) | {"token": "theirs", "host": "another"}
+            path.unlink()
             path.write_text(json.dumps(record))
             return rename(self, target)
 
         monkeypatch.setattr(Path, "rename", late)
-        with pytest.raises(UserError, match="on elsewhere"):
+        with pytest.raises(UserError, match="on another"):
             RunLock(path).acquire()
         assert names(tmp_path) == ["run.lock"] and json.loads(path.read_text())["token"] == "theirs"
 

@@ -32,7 +32,6 @@ from vaco.runs.config import RunConfig, build
 from vaco.runs.folder import RunFolder
 from vaco.runs.preemption import Preempted, termination_noticed
 from vaco.runs.progress import Progress
-from vaco.runs.rng import decode_generator, encode_generator
 from vaco.runs.threads import one_thread
 
 Arrays = dict[str, NDArray[Any]]
@@ -129,10 +128,9 @@ class Run:
         self.evals.append({**steps, **result.summary(), "wall_seconds": self.seconds})
 
     def state(self) -> Arrays:
-        """Everything a bitwise continuation needs, as arrays."""
+        """Everything a bitwise continuation needs, as arrays; the generators apart, see `draws`."""
         arrays: Arrays = {f"learner.{name}": value for name, value in self.learner.state().items()}
         arrays |= {f"env.{name}": value for name, value in self.collector.env.state().items()}
-        arrays |= {f"generator.{name}": encode_generator(self.generators[name]) for name in GENERATORS}
         arrays |= {
             f"phases.{name}": column for name, column in to_columns(self.rows, PHASE_COLUMNS, np.float64).items()
         }
@@ -145,16 +143,19 @@ class Run:
             arrays[f"buffer.{name}"] = np.stack([getattr(snapshot, name) for snapshot in self.buffer])
         return arrays
 
-    def restore(self, phase: int, seconds: float, arrays: Arrays) -> None:
-        """Continue from what `state` returned."""
+    def draws(self) -> dict[str, Any]:
+        """The states of the generators, as plain data."""
+        return {name: self.generators[name].bit_generator.state for name in GENERATORS}
+
+    def restore(self, phase: int, seconds: float, draws: dict[str, Any], arrays: Arrays) -> None:
+        """Continue from what `draws` and `state` returned."""
 
         def part(prefix: str) -> Arrays:
             return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
         self.phase, self.seconds = phase, seconds
         for name in GENERATORS:
-            self.generators[name] = decode_generator(arrays[f"generator.{name}"])
-        self.learner.shuffle = self.generators["shuffle"]
+            self.generators[name].bit_generator.state = draws[name]
         self.learner.set_state(part("learner."))
         self.collector.env.set_state(part("env."))
         self.collector.observations = arrays["collector.observations"]
@@ -206,7 +207,7 @@ def train(
         saved = checkpoint.load_latest(folder.checkpoints, warn=say)
         if saved is not None:
             phase, arrays, meta = saved
-            run.restore(phase, meta["seconds"], arrays)
+            run.restore(phase, meta["seconds"], meta["draws"], arrays)
             started = meta["started"]
             say(f"resuming {out} at step {run.env_steps:,} of {config.steps:,}")
         run.evaluate_if_due()
@@ -221,7 +222,7 @@ def train(
                 progress.advance(config.batch, _facts(run, row))
                 if preempted() or time.monotonic() - last_saved >= checkpoint_seconds:
                     folder.heartbeat()  # first: a folder that another process took over must not be written to
-                    meta = {"seconds": run.seconds, "started": started}
+                    meta = {"seconds": run.seconds, "started": started, "draws": run.draws()}
                     checkpoint.save(folder.checkpoints, progress=run.phase, arrays=run.state(), meta=meta)
                     last_saved = time.monotonic()
                 if preempted() and run.phase < config.phases:

@@ -15,7 +15,6 @@ from vaco.lm.config import LMConfig
 from vaco.lm.learner import Round, evaluate_logp, group_advantages
 from vaco.lm.sample import Abandoned, Responses, generate, response_texts
 from vaco.lm.warm import parameters, set_parameters
-from vaco.runs.rng import decode_generator, encode_generator
 
 if TYPE_CHECKING:
     from vaco.lm.train import Run
@@ -45,7 +44,7 @@ def generate_round(run: Run, stop: Callable[[], bool] | None) -> Round:
         Abandoned: `stop` said so; generators and buffer are as before.
     """
     config, generators = run.config, run.generators
-    before = {name: encode_generator(generator) for name, generator in generators.items()}
+    before = {name: generator.bit_generator.state for name, generator in generators.items()}
     held = list(run.buffer)
     run.buffer.push(Snapshot(run.update, parameters(run.model) if config.lag > 1 else None))
     size = run.task.size("train") or TRAIN_INDICES
@@ -55,7 +54,8 @@ def generate_round(run: Run, stop: Callable[[], bool] | None) -> Round:
     try:
         responses, versions = _answer(run, prompts, stop)
     except Abandoned:
-        run.generators = {name: decode_generator(words) for name, words in before.items()}
+        for name, generator in generators.items():
+            generator.bit_generator.state = before[name]
         run.buffer = type(run.buffer)(config.lag)
         for snapshot in held:
             run.buffer.push(snapshot)

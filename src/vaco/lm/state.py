@@ -13,7 +13,6 @@ from vaco.lm.learner import Round
 from vaco.lm.rounds import Snapshot
 from vaco.lm.sample import as_arrays, from_arrays
 from vaco.lm.warm import parameters, set_parameters
-from vaco.runs.rng import decode_generator, encode_generator
 
 if TYPE_CHECKING:
     from vaco.lm.train import Run
@@ -32,7 +31,9 @@ def columns(rows: list[dict[str, float]], precision: type[np.floating] = np.floa
 
 def facts(run: Run) -> dict[str, Any]:
     """What is not an array."""
-    return {"update": run.update, "seconds": run.clock.total, "versions": [s.version for s in run.buffer]}
+    draws = {name: generator.bit_generator.state for name, generator in run.generators.items()}
+    versions = [snapshot.version for snapshot in run.buffer]
+    return {"update": run.update, "seconds": run.clock.total, "versions": versions, "draws": draws}
 
 
 def arrays(run: Run) -> Arrays:
@@ -42,7 +43,6 @@ def arrays(run: Run) -> Arrays:
     for index, entry in run.learner.optimizer.state_dict()["state"].items():
         for key, value in entry.items():
             result[f"adam.{names[index]}|{key}"] = value.detach().float().cpu().numpy().copy()
-    result |= {f"generator.{name}": encode_generator(generator) for name, generator in run.generators.items()}
     for place, snapshot in enumerate(run.buffer):
         result |= {f"buffer.{place}.{name}": value for name, value in (snapshot.weights or {}).items()}
     if run.round is not None and run.update % run.config.minibatches:
@@ -65,7 +65,8 @@ def restore(run: Run, meta: dict[str, Any], saved: Arrays) -> None:
     run.update, run.clock.total = int(meta["update"]), float(meta["seconds"])
     set_parameters(run.model, part("model."))
     _restore_adam(run, part("adam."))
-    run.generators = {name: decode_generator(words) for name, words in part("generator.").items()}
+    for name, generator in run.generators.items():
+        generator.bit_generator.state = meta["draws"][name]
     run.buffer = PolicyBuffer(run.config.lag)
     for place, version in enumerate(meta["versions"]):
         run.buffer.push(Snapshot(int(version), part(f"buffer.{place}.") or None))

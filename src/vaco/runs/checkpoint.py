@@ -1,9 +1,9 @@
 """Checkpoints: arrays and plain data in one file that is either whole and unaltered or recognised as damaged.
 
 A file is in safetensors format (readable with that library, no pickle). Its metadata has one entry, `vaco`, a JSON text
-``{"sha256": …, "format": 1, "content": …}``; the digest is that of the whole file with 64 zeros in the digest's place,
-so no byte can change unnoticed. One entry, because safetensors writes several in random order and a policy file must
-come out bitwise the same.
+``{"content": …, "format": 2, "sha256": …}`` with the `digest` of the content. One entry, because safetensors writes
+several in random order and a policy file must come out bitwise the same. In format 1 the digest was that of the file's
+bytes; `read` still reads such files, without checking it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,8 @@ from safetensors import SafetensorError
 from vaco.errors import UserError
 from vaco.runs import atomic
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"checkpoint-(\d{12,})\.safetensors")
-_ZEROS = b"0" * 64
-# The start of the digest inside the header: a JSON text within a JSON text, hence the escaped quotes.
-_MARK = b'{\\"sha256\\":\\"'
 _INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 _DTYPES = {"bool", "float16", "float32", "float64"} | _INTEGERS
 
@@ -37,6 +34,24 @@ Arrays = dict[str, NDArray[Any]]
 
 class DamagedError(Exception):
     """The bytes are not those that were written; the message is a clause that says why."""
+
+
+def digest(arrays: Mapping[str, NDArray[Any]], content: Any) -> str:
+    """SHA-256 of what a file says, however its bytes say it.
+
+    Hashed are the content as JSON with sorted keys and without blanks, and then, for each array in the order of names,
+    ``[name, dtype, shape]`` in the same JSON and its values in C order, little-endian.
+
+    Args:
+        arrays: see `pack`.
+        content: plain JSON, as it comes from a file: keys are strings.
+    """
+    result = hashlib.sha256(_json(content).encode())
+    for name, array in sorted(arrays.items()):
+        stored = _storable(name, array)
+        result.update(_json([name, stored.dtype.name, stored.shape]).encode())
+        result.update(stored.tobytes())
+    return result.hexdigest()
 
 
 def pack(arrays: Mapping[str, NDArray[Any]], content: Any) -> bytes:
@@ -54,44 +69,38 @@ def pack(arrays: Mapping[str, NDArray[Any]], content: Any) -> bytes:
         TypeError: an array of another type (objects, text, complex), or content that JSON cannot hold.
         ValueError: an array is called ``__metadata__``, which the format reserves.
     """
-    body = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    text = f'{{"sha256":"{_ZEROS.decode()}","format":{FORMAT},"content":{body}}}'
     plain = {name: _storable(name, array) for name, array in sorted(arrays.items())}
-    data = bytearray(safetensors.numpy.save(plain, {"vaco": text}))
-    start = _digest_position(data)
-    data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
-    return bytes(data)
+    content = json.loads(_json(content))
+    header = {"format": FORMAT, "sha256": digest(plain, content), "content": content}
+    return safetensors.numpy.save(plain, {"vaco": _json(header)})
 
 
-def unpack(data: bytes) -> tuple[Arrays, Any]:
+def unpack(data: bytes, *, formats: tuple[int, ...] = (FORMAT,)) -> tuple[Arrays, Any]:
     """Read what `pack` wrote.
 
     Args:
         data: the whole file.
+        formats: those that will do; of format 1 the digest is not checked.
 
     Returns:
         The arrays (own, writable memory) and the content.
 
     Raises:
-        DamagedError: any byte is missing or altered, or the file is of another kind.
+        DamagedError: anything that the file says is altered or missing, or it is of another kind.
     """
-    start = _digest_position(data)
-    blank = bytearray(data)
-    blank[start : start + 64] = _ZEROS
-    if hashlib.sha256(blank).hexdigest().encode() != data[start : start + 64]:
-        raise DamagedError("its checksum does not match its content")
-    # The bytes are whole; but whoever writes a file can write its checksum, so they need not come from `pack`.
+    # Whoever writes a file can write its checksum, so nothing here need come from `pack`.
     try:
         size = int.from_bytes(data[:8], "little")
         header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vaco"])
+        arrays = {name: _storable(name, array.copy()) for name, array in safetensors.numpy.load(data).items()}
         kind, content = header["format"], header["content"]
-        arrays = (
-            {name: np.array(array) for name, array in safetensors.numpy.load(data).items()} if kind == FORMAT else {}
-        )
+        whole = kind == 1 or header["sha256"] == digest(arrays, content)
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError, SafetensorError) as error:
-        raise DamagedError(f"its header is not that of a checkpoint, {type(error).__name__}") from error
-    if kind != FORMAT:
+        raise DamagedError(f"it is not a whole checkpoint, {type(error).__name__}") from error
+    if kind not in formats:
         raise DamagedError(f"it is of format {kind!r}, this version reads format {FORMAT}")
+    if not whole:
+        raise DamagedError("its checksum does not match its content")
     return arrays, content
 
 
@@ -178,13 +187,13 @@ def exists(folder: Path) -> bool:
 
 
 def read(path: Path) -> tuple[Arrays, Any]:
-    """Read one file written with `pack`: the ``policy.safetensors`` of a run, a warm start.
+    """Read one file written with `pack`, or by format 1: the ``policy.safetensors`` of a run, a warm start.
 
     Raises:
         UserError: the file is missing, unreadable or damaged.
     """
     try:
-        return unpack(path.read_bytes())
+        return unpack(path.read_bytes(), formats=(1, FORMAT))
     except OSError as error:
         raise UserError(
             f"cannot read {path} ({error.strerror}): a file written by 'vaco train', 'vaco lm train' or 'vaco lm warm' "
@@ -218,16 +227,5 @@ def _storable(name: str, array: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
-def _digest_position(data: bytes | bytearray) -> int:
-    """Where the 64 characters of the digest begin.
-
-    Raises:
-        DamagedError: there is no room for them within the header.
-    """
-    end = 8 + int.from_bytes(data[:8], "little")
-    if end > len(data):
-        raise DamagedError("it ends too early")
-    position = data.find(_MARK, 8, end)
-    if position < 0 or position + len(_MARK) + 64 > end:
-        raise DamagedError("its header is not that of a checkpoint")
-    return position + len(_MARK)
+def _json(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -1,15 +1,18 @@
 """One writer to a run folder: a lock file that outlives neither its process nor, for long, its machine.
 
-The rule. The lock is a file, created by linking or with O_EXCL, that names its holder: host, boot, pid namespace, pid
-and the moment the process started. Whoever finds one takes it over only when the holder is known to be gone:
+The file names its holder (host, boot, pid namespace, process, since when). It is created with O_EXCL, which is
+exclusive between hosts too, and for as long as it lives the holder keeps the kernel's lock (`flock`) on it. It is taken
+over when
 
-* on this machine (same host, boot and pid namespace): when no process has that pid and that start time. A pid that
-  was given to another process does not count, nor does a zombie;
-* anywhere else (another host, a container, this host before a reboot, or a file that names nobody): when the file
-  has not been touched for `STALE_AFTER` seconds. The holder touches it with `RunLock.heartbeat`.
+* the holder was on this machine (same host, boot and pid namespace) and the kernel has let go of its lock, as it does
+  the moment a process ends, however it ends;
+* the holder was anywhere else, is not named (a torn file), or is on a file system without kernel locks, and the file
+  has not been touched for `STALE_AFTER` seconds. The holder touches it with `RunLock.heartbeat`. The kernel's lock does
+  not count here: some cluster file systems keep it to one node, others keep that of a dead node.
 
 A holder that was asleep for so long that another process took over learns of it at its next heartbeat and must stop.
-Kernel locks alone would not do: cluster file systems often lack them, and workers forked from a dead process keep them.
+
+The library `filelock` does not serve: its file is created by whoever asks, stays behind, and names nobody.
 """
 
 from __future__ import annotations
@@ -21,20 +24,31 @@ import math
 import os
 import socket
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vaco.errors import UserError
 from vaco.runs import atomic
 
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 STALE_AFTER = 600.0
 """Seconds of silence after which a lock that cannot be checked from here is taken over."""
+
+_KEPT: set[IO[bytes]] = set()
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: close the lock files, or the kernel would keep the locks until the child ends too."""
+    while _KEPT:
+        _KEPT.pop().close()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class HeldError(UserError):
@@ -53,6 +67,7 @@ class RunLock:
         self.path = path
         self.stale_after = stale_after
         self._token: str | None = None
+        self._file: IO[bytes] | None = None
 
     def acquire(self) -> None:
         """Take the lock, from a dead holder if need be.
@@ -65,7 +80,7 @@ class RunLock:
         try:
             with _one_at_a_time(self.path.parent):
                 if not self._create(token):
-                    self._remove_stale()
+                    self._remove_dead()
                     if not self._create(token):
                         raise self._held(_holder(self.path))
         except OSError as error:
@@ -79,12 +94,13 @@ class RunLock:
 
     def release(self) -> None:
         """Give the lock back. Does nothing when it is not held, in a forked child, or after it was taken over."""
-        if self._token is None:
-            return
         if self.held():
             with suppress(OSError):
                 self.path.unlink()
-        self._token = None
+        if self._file is not None:
+            _KEPT.discard(self._file)
+            self._file.close()
+        self._token = self._file = None
 
     def heartbeat(self) -> None:
         """Show other machines that this process lives; call it far more often than every `stale_after` seconds.
@@ -103,104 +119,78 @@ class RunLock:
             os.utime(self.path)
 
     def _create(self, token: str) -> bool:
-        """Create the lock file, unless there is one; False says that there is.
-
-        It is written under another name and then linked, which is as exclusive as O_EXCL and leaves no torn lock, which
-        would name nobody and hold the folder until it is stale, if this process dies on the way.
-        """
-        record = _this_process() | {"token": token, "since": datetime.now(UTC).isoformat(timespec="seconds")}
-        text = json.dumps(record, sort_keys=True) + "\n"
-        temporary = atomic.temporary_name(self.path)
+        """Create the lock file, locked, unless there is one; False says that there is."""
         try:
-            _write(temporary, text, os.O_TRUNC)
-            try:
-                os.link(temporary, self.path)
-            except FileExistsError:
-                return False
-            except FileNotFoundError:
-                # Whoever got the lock meanwhile has tidied up.
-                return False
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                return self._create_unlinked(text)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return True
-
-    def _create_unlinked(self, text: str) -> bool:
-        """`_create` where the file system has no hard links."""
-        try:
-            _write(self.path, text, os.O_EXCL)
+            file = self.path.open("xb", buffering=0)
         except FileExistsError:
             return False
+        record = {"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds"), "token": token}
+        text = json.dumps(record | _machine() | {"locked": _lock(file) is True}, sort_keys=True) + "\n"
+        try:
+            # At once, so that it is not seen torn. Not forced to disk: after a power failure it is of another boot.
+            if file.write(text.encode()) != len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            self.path.unlink()
+            file.close()
+            raise
+        _KEPT.add(file)
+        self._file = file
         return True
 
-    def _remove_stale(self) -> None:
+    def _remove_dead(self) -> None:
         """Remove the lock of a dead holder.
 
         Raises:
             HeldError: the holder may be alive.
         """
-        holder = _holder(self.path)
-        if _is_here(holder):
-            started = _start_of(holder["pid"])
-            alive = started is not None and started == holder.get("process_start")
-        else:
-            alive = self._silence() < self.stale_after
-        if alive:
-            raise self._held(holder)
-        # Moved aside and looked at again before it is deleted: where `_one_at_a_time` cannot help (two hosts), another
-        # process may have replaced the dead lock by its own since we read it.
-        aside = atomic.temporary_name(self.path)
         try:
-            self.path.rename(aside)
+            # NFS locks only what is open for writing; the file of another user may be open for reading alone.
+            file = self.path.open("r+b" if os.access(self.path, os.W_OK) else "rb")
         except FileNotFoundError:
             return
-        if _holder(aside) != holder:
-            with suppress(OSError):
-                os.link(aside, self.path)
-        aside.unlink(missing_ok=True)
+        with file:
+            free, holder = _lock(file), _parse(file.read())
+            alive = self._silence() < self.stale_after if free is None or not _is_watched(holder) else not free
+            if alive:
+                raise self._held(holder)
+            # Another host may have replaced the dead lock by its own since we read it: moved aside and looked at again.
+            aside = atomic.temporary_name(self.path)
+            with suppress(FileNotFoundError):
+                self.path.rename(aside)
+                if _holder(aside) != holder:
+                    with suppress(OSError):
+                        os.link(aside, self.path)
+                aside.unlink()
 
     def _silence(self) -> float:
         """Seconds since the lock was touched, by the clock of the file system: those of two hosts may differ."""
-        probe = self.path.with_name(f".{self.path.name}.{os.getpid()}.probe.tmp")
-        with probe.open("wb") as stream:
-            now = os.fstat(stream.fileno()).st_mtime
-        probe.unlink(missing_ok=True)
-        try:
+        with tempfile.TemporaryFile(dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".tmp") as probe:
+            now = os.fstat(probe.fileno()).st_mtime
+        with suppress(FileNotFoundError):
             return now - self.path.stat().st_mtime
-        except FileNotFoundError:
-            return float("inf")
+        return math.inf
 
     def _held(self, holder: dict[str, Any]) -> HeldError:
         """The refusal, saying by whom the folder is held and what to do."""
         way_out = "wait for it to end or stop it, then run the same command again"
-        if not _is_here(holder):
+        if not _is_watched(holder):
             way_out += f" (a lock from elsewhere is taken over after {self.stale_after / 60:g} minutes of silence)"
         return HeldError(f"the run folder {self.path.parent} is in use by {_describe(holder)}: {way_out}")
 
 
-def _write(path: Path, text: str, how: int) -> None:
-    """Create a file and force it to disk; nothing is left of it if that fails."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o644)
+def _lock(file: IO[bytes]) -> bool | None:
+    """Ask the kernel for its lock on a file: whether we have it now, None if the file system knows no such locks."""
     try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except BaseException:
-        with suppress(OSError):
-            path.unlink()
-        raise
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    return True
 
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let the processes of one machine look at a lock and replace it one after the other.
-
-    Held for milliseconds, and a mere help: where the file system cannot lock a folder, `_remove_stale` looks twice.
-    """
+    """Let the processes of one machine look at a lock and replace it one after the other, where it can be done."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -212,11 +202,16 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 def _holder(path: Path) -> dict[str, Any]:
     """Who a lock file says holds it; empty if there is no such file or it names nobody."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    with suppress(OSError):
+        return _parse(path.read_bytes())
+    return {}
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    with suppress(ValueError, RecursionError):
+        record = json.loads(data)
+        return record if isinstance(record, dict) else {}
+    return {}
 
 
 def _describe(holder: dict[str, Any]) -> str:
@@ -226,30 +221,18 @@ def _describe(holder: dict[str, Any]) -> str:
     return f"process {holder['pid']} on {holder.get('host')} since {holder.get('since')}"
 
 
-def _is_here(holder: dict[str, Any]) -> bool:
-    """Whether a holder's pid means something on this machine, under this boot, in this pid namespace."""
-    here = _this_process()
-    return all(holder.get(key) == here[key] for key in ("host", "boot", "namespace")) and "pid" in holder
+def _is_watched(holder: dict[str, Any]) -> bool:
+    """Whether a holder is on this machine and took the kernel's lock, so that the kernel knows whether it lives."""
+    return holder.get("locked") is True and _machine().items() <= holder.items()
 
 
-def _this_process() -> dict[str, Any]:
-    """What identifies this process among all others, past ones included."""
-    pid = os.getpid()
-    return {
-        "host": socket.gethostname(),
-        "boot": _read("/proc/sys/kernel/random/boot_id"),
-        "namespace": _namespace(),
-        "pid": pid,
-        "process_start": _start_of(pid),
-    }
-
-
-def _namespace() -> str:
-    """The pid namespace: two containers may share host name and boot, but not their pids."""
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
+def _machine() -> dict[str, str]:
+    """Where a process runs: host, boot and pid namespace (two containers may share the first two)."""
+    boot = namespace = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    return {"host": socket.gethostname(), "boot": boot, "namespace": namespace}
 
 
 def waiting(seconds: float | None, action: Callable[[], None]) -> None:
@@ -288,28 +271,3 @@ def _from_environment() -> float:
         return float(given)
     except ValueError:
         raise UserError(f"VACO_WAIT is '{given}', but a number of seconds is expected: set one, or unset it") from None
-
-
-def _start_of(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if it is gone, 0 if the system does not tell when."""
-    if not Path("/proc/self/stat").exists():
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            pass
-        return 0
-    # The second field, the program's name, may itself hold blanks and parentheses.
-    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    if not fields or fields[0] in "ZX":
-        return None
-    return int(fields[19])
-
-
-def _read(path: str) -> str:
-    """A small system file, or nothing where there is none."""
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from vaco.control.envs.tasks import Flags, Floats
 from vaco.errors import UserError
-from vaco.runs.rng import decode_generator, encode_generator
 
 _STATE_KEYS = ("simulator", "xpos", "xipos", "generators", "elapsed", "pending", "observations")
 
@@ -132,8 +132,8 @@ class VectorEnv(ABC):
         Returns:
             `simulator` [E, n] float64 (mjSTATE_INTEGRATION); `xpos` and `xipos` [E, bodies * 3] float64, positions
             that rewards compare with and that lag the simulator's state by one substep, so that mj_forward cannot
-            recompute them; `generators` [E, 6] uint64; `elapsed` [E] int64, steps of the episode so far; `pending`
-            [E] bool, slots to be reset by the next step; `observations` [E, O] float64, as last returned.
+            recompute them; `generators` [n] uint8, JSON text; `elapsed` [E] int64, steps of the episode so far;
+            `pending` [E] bool, slots to be reset by the next step; `observations` [E, O] float64, as last returned.
 
         Raises:
             RuntimeError: before the first `reset` or `set_state`.
@@ -266,11 +266,16 @@ def read_states(model: Any, simulators: Sequence[Any], signature: Any) -> Floats
     return states
 
 
-def encode_generators(generators: Sequence[np.random.Generator]) -> NDArray[np.uint64]:
-    """Encode one generator per environment: [E, 6] uint64."""
-    return np.stack([encode_generator(generator) for generator in generators])
+def encode_generators(generators: Sequence[np.random.Generator]) -> NDArray[np.uint8]:
+    """The bytes of a JSON list of the generators' states, one per environment."""
+    states = [generator.bit_generator.state for generator in generators]
+    return np.frombuffer(json.dumps(states).encode(), np.uint8).copy()
 
 
-def decode_generators(words: NDArray[np.uint64]) -> list[np.random.Generator]:
-    """Undo `encode_generators`."""
-    return [decode_generator(row) for row in words]
+def decode_generators(text: NDArray[np.uint8]) -> list[np.random.Generator]:
+    """New generators that continue exactly where those given to `encode_generators` stood."""
+    states = json.loads(text.tobytes())
+    generators = [np.random.default_rng(0) for _ in states]  # without a seed NumPy would ask for entropy
+    for generator, state in zip(generators, states, strict=True):
+        generator.bit_generator.state = state
+    return generators
