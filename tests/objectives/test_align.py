@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from trajectories import Trajectory, close, draw
 
-from vaco.objectives.align import ALIGNMENTS, gae, linear_recurrence, standardise, vtrace
+from vaco.objectives.align import ALIGNMENTS, gae, linear_recurrence, scale, standardise, standardise_under, vtrace
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -305,6 +305,40 @@ def test_standardise_of_nothing_and_of_a_constant() -> None:
     assert standardise(samples, torch.zeros(3)).tolist() == [0.0, 0.0, 0.0]
     assert standardise(torch.full((4,), 2.0)).tolist() == [0.0, 0.0, 0.0, 0.0]
     assert standardise(torch.tensor([7.0, 99.0]), torch.tensor([1.0, 0.0])).tolist() == [0.0, 0.0]
+
+
+def slow_moments(rows: list[tuple[float, float]]) -> tuple[float, float]:
+    """Mean and standard deviation of (value, measure), one at a time."""
+    mass = sum(measure for _, measure in rows)
+    mean = sum(value * measure for value, measure in rows) / mass
+    return mean, (sum(measure * (value - mean) ** 2 for value, measure in rows) / mass) ** 0.5
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_scaling_alone_and_under_another_policy_equal_the_loop(seed: int, masked: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    advantages = 2.0 + 3.0 * torch.randn((9, 4), generator=generator, dtype=torch.float64)
+    ratio = torch.randn((9, 4), generator=generator, dtype=torch.float64).exp()
+    live = torch.rand(advantages.shape, generator=generator) < (0.7 if masked else 2.0)
+    ratio[~live] = math.nan  # what a dead step's ratio is does not matter
+    weights = live.double() if masked else None
+    cells = list(zip(*(x.flatten().tolist() for x in (advantages, ratio, live)), strict=True))
+    _, spread = slow_moments([(a, 1.0) for a, _, alive in cells if alive])
+    wanted = torch.tensor([a / spread if alive else 0.0 for a, _, alive in cells], dtype=torch.float64)
+    close(scale(advantages, weights).flatten(), wanted)
+    mean, spread = slow_moments([(a, r) for a, r, alive in cells if alive])
+    wanted = torch.tensor([(a - mean) / spread if alive else 0.0 for a, _, alive in cells], dtype=torch.float64)
+    close(standardise_under(advantages, ratio, weights).flatten(), wanted)
+
+
+def test_scaling_keeps_every_sign_and_the_policys_own_moments_are_the_samples() -> None:
+    advantages = 2.0 + torch.randn(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(torch.sign(scale(advantages)), torch.sign(advantages))
+    close(standardise_under(advantages, torch.full((50,), 3.0).double()), standardise(advantages))
+    for nothing in (torch.zeros(50).double(), None):
+        assert scale(advantages * 0 + 2.0, nothing).abs().max() == 0.0
+        assert standardise_under(advantages * 0 + 2.0, torch.ones(50).double(), nothing).abs().max() == 0.0
 
 
 # --- What must not leak -----------------------------------------------------------------------------------------------

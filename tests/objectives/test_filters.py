@@ -14,11 +14,14 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
 from vaco.objectives.divergence import gaussian_kl
-from vaco.objectives.filters import DEFAULTS, FILTERS, FilterSettings, Samples, adapt_kl_coefficient
+from vaco.objectives.filters import DEFAULTS, FILTERS, FilterSettings, Samples, adapt_kl_coefficient, shrunk_clip
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 
-MASKED = ("clip", "decoupled_clip", "centred_clip", *TRIGGERED)
+AROUND_LEARNER = ("centred_clip", "centred_clip_fixed", "centred_clip_lag")
+MASKED = ("clip", "decoupled_clip", *AROUND_LEARNER, *TRIGGERED)
+PENALISED = {"kl": "learner", "kl_total": "behaviour"}
+CAPPED = [name for name, entry in FILTERS.items() if entry.weight is not None]
 
 shapes = st.sampled_from([(1,), (7,), (8,), (5, 3), (2, 1, 4)])
 dtypes = st.sampled_from([torch.float32, torch.float64])
@@ -52,8 +55,10 @@ def slow_filter(
             proximal = ratio / learner
             coefficient = (proximal if name == "proximal_clip" else ratio) * advantage
             keep = not ((advantage > 0 and proximal > 1 + s.clip) or (advantage < 0 and proximal < 1 - s.clip))
-        elif name == "centred_clip":
-            width = s.clip / (1 + s.mean_age)
+        elif name in AROUND_LEARNER:
+            aged = s.clip / (1 + s.mean_age)
+            measured = s.clip - 2 * s.backward_lag
+            width = {"centred_clip": aged, "centred_clip_fixed": s.clip}.get(name, max(measured, aged))
             keep = not ((advantage > 0 and ratio > learner + width) or (advantage < 0 and ratio < learner - width))
         elif name in TRIGGERED:
             away = slow_deviation(name, ratio, learner)
@@ -67,7 +72,9 @@ def slow_filter(
         elif name == "truncated":
             coefficient = min(s.truncation, ratio) * advantage
         else:
-            assert name in ("none", "kl"), f"write the slow version of the new filter '{name}'"
+            assert name in ("none", *PENALISED), f"write the slow version of the new filter '{name}'"
+        if s.ratio_cap and name not in ("spo", "spo_proximal", "truncated"):
+            coefficient = min(ratio / learner if name == "proximal_clip" else ratio, s.ratio_cap) * advantage
         coefficients.append(coefficient if keep else 0.0)
         keeps.append(keep)
     return coefficients, keeps, statistic
@@ -84,6 +91,8 @@ def slow_filter(
     delta=st.sampled_from([0.0, 0.2, 0.4, 0.6, 5.0]),
     truncation=st.sampled_from([0.8, 1.0, 2.0]),
     age=st.sampled_from([0.0, 0.5, 3.0]),
+    cap=st.sampled_from([0.0, 1.0, 1.5]),
+    lag=st.sampled_from([0.0, 0.05, 0.4]),
 )
 def test_filters_equal_the_loop(
     name: str,
@@ -95,13 +104,17 @@ def test_filters_equal_the_loop(
     delta: float,
     truncation: float,
     age: float,
+    cap: float,
+    lag: float,
 ) -> None:
     x = draw(seed, shape, dtype)
     if weighting != "none":
         weights = torch.rand(shape, generator=torch.Generator().manual_seed(seed + 1), dtype=dtype)
         weights = {"mask": (weights < 0.6).to(dtype), "weights": weights, "all dead": weights * 0}[weighting]
         x = x._replace(weights=weights)
-    chosen = FilterSettings(delta=delta, clip=clip, truncation=truncation, kl_coefficient=0.7, mean_age=age)
+    chosen = FilterSettings(
+        delta=delta, clip=clip, truncation=truncation, ratio_cap=cap, kl_coefficient=0.7, mean_age=age, backward_lag=lag
+    )
     copies = [tensor.clone() for tensor in x[:3]]
     got = FILTERS[name].function(x, chosen)
     flat = (torch.ones(shape, dtype=dtype) if x.weights is None else x.weights).flatten()
@@ -116,7 +129,8 @@ def test_filters_equal_the_loop(
     close(got.coefficient.flatten(), torch.tensor(coefficients, dtype=torch.float64))
     close(got.statistic, statistic)
     assert bool(got.triggered) == (statistic > delta)
-    assert got.kl_weight == (0.7 if name == "kl" else 0.0)
+    assert got.kl_weight == (0.7 if name in PENALISED else 0.0)
+    assert FILTERS[name].penalty == PENALISED.get(name)
     assert all(torch.equal(before, after) for before, after in zip(copies, x[:3], strict=True)), "an argument changed"
 
 
@@ -160,6 +174,8 @@ TEXTBOOK: dict[str, Objective] = {
     "decoupled_clip": lambda r, t, a: t * clipped(r / t, a, constant(1 - EPSILON, r), constant(1 + EPSILON, r)),
     # Queeney et al. 2021: the clip range is centred on ρ_T
     "centred_clip": lambda r, t, a: clipped(r, a, t - EPSILON, t + EPSILON),
+    "centred_clip_fixed": lambda r, t, a: clipped(r, a, t - EPSILON, t + EPSILON),
+    "centred_clip_lag": lambda r, t, a: clipped(r, a, t - EPSILON, t + EPSILON),
     # Xie et al. 2025
     "proximal_clip": lambda r, t, a: clipped(r / t, a, constant(1 - EPSILON, r), constant(1 + EPSILON, r)),
     "spo_proximal": lambda r, t, a: r / t * a - a.abs() / (2 * EPSILON) * (r / t - 1) ** 2,
@@ -214,8 +230,21 @@ def gaussian(mean: Tensor, log_std: Tensor) -> Any:
     return Independent(Normal(mean, log_std.exp()), 1)
 
 
-def test_kl_is_schulmans_penalised_objective() -> None:
-    """The gradient of mean[ρA − b KL(π_T‖π)] is what coefficient and kl_weight say; KL is old‖new, in closed form."""
+@pytest.mark.parametrize("seed", range(3))
+def test_centred_clip_lag_is_the_clip_of_the_shrunk_range(seed: int) -> None:
+    """By autograd, with ε' written out: ε − 2b while that exceeds GePPO's ε/(1 + age)."""
+    x = draw(seed, (300,))
+    for lag, age, near in ((0.03, 3.0, 0.2 - 0.06), (0.3, 3.0, 0.05)):
+        logp = x.ratio.log().requires_grad_()
+        low, high = x.learner_ratio - near, x.learner_ratio + near
+        (wanted,) = torch.autograd.grad(clipped(logp.exp(), x.advantages, low, high).sum(), logp)
+        settings = FilterSettings(clip=0.2, mean_age=age, backward_lag=lag)
+        close(FILTERS["centred_clip_lag"].function(x, settings).coefficient, wanted)
+
+
+@pytest.mark.parametrize("name", PENALISED)
+def test_kl_is_schulmans_penalised_objective(name: str) -> None:
+    """The gradient of mean[ρA − b KL(old‖π)] is what coefficient and kl_weight say; KL is old‖new, in closed form."""
     generator = torch.Generator().manual_seed(3)
     means = torch.randn((3, 50, 2), generator=generator, dtype=torch.float64) * 0.5
     log_std = torch.tensor([-0.4, 0.1], dtype=torch.float64)
@@ -226,13 +255,14 @@ def test_kl_is_schulmans_penalised_objective() -> None:
     current = gaussian(mean, new_log_std)
     logp = current.log_prob(actions)
     ratio = (logp - behaviour.log_prob(actions)).exp()
-    textbook = (ratio * advantages - 0.6 * kl_divergence(learner, current)).mean()
+    old, old_mean = (learner, means[1]) if name == "kl" else (behaviour, means[0])
+    textbook = (ratio * advantages - 0.6 * kl_divergence(old, current)).mean()
     wanted = torch.autograd.grad(textbook, (mean, new_log_std), retain_graph=True)
 
     learner_ratio = (learner.log_prob(actions) - behaviour.log_prob(actions)).exp()
     x = Samples(ratio=ratio.detach(), learner_ratio=learner_ratio, advantages=advantages)
-    got = FILTERS["kl"].function(x, FilterSettings(kl_coefficient=0.6))
-    penalty = gaussian_kl(means[1], log_std, mean, new_log_std).mean()
+    got = FILTERS[name].function(x, FilterSettings(kl_coefficient=0.6))
+    penalty = gaussian_kl(old_mean, log_std, mean, new_log_std).mean()
     ascent = (got.coefficient * logp).mean() - got.kl_weight * penalty
     for ours, theirs in zip(torch.autograd.grad(ascent, (mean, new_log_std)), wanted, strict=True):
         close(ours, theirs)
@@ -242,7 +272,7 @@ def test_kl_is_schulmans_penalised_objective() -> None:
 # --- What the filters share -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*MASKED, "none", "kl", "truncated"])
+@pytest.mark.parametrize("name", [*MASKED, "none", *PENALISED, "truncated"])
 def test_same_coefficient_when_nothing_is_masked(name: str) -> None:
     """ρA for all of them, bitwise: they differ in the mask alone (ALGORITHMS 0)."""
     x = draw(7)
@@ -293,9 +323,9 @@ def test_on_policy_at_the_first_step_nothing_is_dropped(name: str, delta: float)
     assert torch.equal(got.coefficient, x.advantages)
 
 
-@pytest.mark.parametrize("name", ["tv", "tv_proximal", "centred_clip", "decoupled_clip"])
+@pytest.mark.parametrize("name", ["tv", "tv_proximal", *AROUND_LEARNER, "decoupled_clip"])
 def test_backward_lag_alone_does_not_filter(name: str) -> None:
-    """At π = π_T, however stale the data: these four look at the forward lag only."""
+    """At π = π_T, however stale the data: these look at the forward lag only."""
     x = draw(17, spread=1.0)
     got = FILTERS[name].function(x._replace(ratio=x.learner_ratio), FilterSettings(delta=0.0))
     assert got.kept.all()
@@ -305,6 +335,45 @@ def test_backward_lag_alone_does_not_filter(name: str) -> None:
 def test_backward_lag_does_filter_the_total(name: str) -> None:
     x = draw(17, spread=1.0)
     assert not FILTERS[name].function(x._replace(ratio=x.learner_ratio), DEFAULTS).kept.all()
+
+
+# --- Truncated weights ------------------------------------------------------------------------------------------------
+
+
+def test_which_filters_have_a_weight_to_truncate() -> None:
+    """All whose formula begins with it; the others refuse the setting (`RunConfig`)."""
+    for name, entry in FILTERS.items():
+        assert (entry.weight is not None) == entry.formula.startswith(("c = ρA", "c = uA")), name
+    assert set(FILTERS) - set(CAPPED) == {"spo", "spo_proximal", "truncated"}
+
+
+@pytest.mark.parametrize("name", CAPPED)
+def test_a_cap_changes_the_weight_and_not_the_verdict(name: str) -> None:
+    """Against the same filter without: bitwise the same where w ≤ C, C·A above, and the same mask and trigger."""
+    x, settings = draw(19, (300,), spread=0.8), FilterSettings(delta=0.1, clip=0.5)
+    free = FILTERS[name].function(x, settings)
+    got = FILTERS[name].function(x, dataclasses.replace(settings, ratio_cap=1.4))
+    w = x.ratio / x.learner_ratio if name == "proximal_clip" else x.ratio
+    assert torch.equal(got.kept, free.kept) and torch.equal(got.triggered, free.triggered)
+    assert torch.equal(got.statistic.nan_to_num(-1.0), free.statistic.nan_to_num(-1.0))
+    assert torch.equal(got.coefficient[w <= 1.4], free.coefficient[w <= 1.4])
+    beyond = (w > 1.4) & got.kept
+    assert 0 < beyond.sum() < len(w)
+    assert torch.equal(got.coefficient[beyond], 1.4 * x.advantages[beyond])
+    assert (got.coefficient[~got.kept] == 0).all() and got.kl_weight == free.kl_weight
+
+
+@pytest.mark.parametrize("name", CAPPED)
+def test_a_cap_that_no_weight_reaches_changes_no_bit(name: str) -> None:
+    x = draw(21)
+    free = FILTERS[name].function(x, DEFAULTS)
+    assert torch.equal(FILTERS[name].function(x, FilterSettings(ratio_cap=1e6)).coefficient, free.coefficient)
+
+
+def test_a_capped_weight_without_a_mask_is_impalas() -> None:
+    x = draw(23)
+    capped = FILTERS["none"].function(x, FilterSettings(ratio_cap=1.3)).coefficient
+    assert torch.equal(capped, FILTERS["truncated"].function(x, FilterSettings(truncation=1.3)).coefficient)
 
 
 # --- Extremes ---------------------------------------------------------------------------------------------------------
@@ -347,14 +416,37 @@ def test_centred_clip_shrinks_with_the_datas_age() -> None:
     assert kept[1].tolist() == [False, False]
 
 
+def test_the_measured_lag_widens_geppos_clip_where_the_age_overstates_it() -> None:
+    """ε' = max(ε − 2b, ε/(1+age)); a phase that used its whole radius gives GePPO's own back, ε − 2(age·ε'/2) = ε'."""
+    for age in (0.0, 1.0, 3.0, 31.5):
+        aged = 0.2 / (1 + age)
+        for lag in (0.0, 0.01, 0.05, 0.1, 0.4):
+            got = shrunk_clip(FilterSettings(clip=0.2, mean_age=age, backward_lag=lag))
+            assert got == max(0.2 - 2 * lag, aged) and aged <= got <= 0.2
+        used_up = FilterSettings(clip=0.2, mean_age=age, backward_lag=age * aged / 2)
+        assert shrunk_clip(used_up) == pytest.approx(aged)
+
+
+@pytest.mark.parametrize("rule", AROUND_LEARNER)
 @pytest.mark.parametrize("seed", range(3))
-def test_without_lag_geppo_is_ppo(seed: int) -> None:
+def test_without_lag_geppo_is_ppo(rule: str, seed: int) -> None:
     # The book calls the difference between their scores at K = 1 chance, and `vaco.report` counts them there once.
     x = draw(seed)._replace(learner_ratio=torch.ones(64, dtype=torch.float64))
     settings = FilterSettings(clip=0.2, mean_age=0.0)
-    geppo, ppo = (FILTERS[name].function(x, settings) for name in ("centred_clip", "clip"))
+    geppo, ppo = (FILTERS[name].function(x, settings) for name in (rule, "clip"))
     assert torch.equal(geppo.coefficient, ppo.coefficient) and torch.equal(geppo.kept, ppo.kept)
     # Their alignments agree there too: test_vtrace_on_policy_is_gae.
+
+
+@pytest.mark.parametrize(
+    ("learner", "behaviour"),
+    [("tv", "tv_total"), ("proximal_clip", "clip"), ("decoupled_clip", "clip"), ("spo_proximal", "spo")],
+)
+def test_without_lag_the_centre_makes_no_difference(learner: str, behaviour: str) -> None:
+    """What the comparison says of K = 1: around π_T and around β are the same rule, bitwise."""
+    x = draw(25)._replace(learner_ratio=torch.ones(64, dtype=torch.float64))
+    one, other = (FILTERS[name].function(x, FilterSettings(delta=0.1)) for name in (learner, behaviour))
+    assert torch.equal(one.coefficient, other.coefficient) and torch.equal(one.kept, other.kept)
 
 
 def test_settings_and_samples_are_immutable() -> None:

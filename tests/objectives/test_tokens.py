@@ -9,7 +9,7 @@ from torch import Tensor
 from vaco.errors import UserError
 from vaco.objectives import tokens as rules
 from vaco.objectives.filters import FILTERS, FilterSettings, Samples
-from vaco.objectives.tokens import TOKEN_FILTERS, Tokens, TokenSettings
+from vaco.objectives.tokens import NOT_FOR_TOKENS, TOKEN_FILTERS, Tokens, TokenSettings
 
 SHAPE = (6, 5)
 
@@ -44,9 +44,9 @@ def clipped(u: float, a: float, clip: float) -> bool:
     return (a > 0 and u > 1 + clip) or (a < 0 and u < 1 - clip)
 
 
-@pytest.mark.parametrize("name", [name for name in FILTERS if name != "kl"])
+@pytest.mark.parametrize("name", [name for name in FILTERS if name not in NOT_FOR_TOKENS])
 def test_the_filters_of_mujoco_are_the_same_functions_on_tokens(name: str) -> None:
-    x, settings = drawn(), TokenSettings(filter=FilterSettings(delta=0.1, clip=0.3))
+    x, settings = drawn(), TokenSettings(filter=FilterSettings(delta=0.1, clip=0.3, ratio_cap=1.2))
     found = TOKEN_FILTERS[name].function(x, settings)
     expected = FILTERS[name].function(x.samples, settings.filter)
     assert torch.equal(found.coefficient, expected.coefficient) and torch.equal(found.kept, expected.kept)
@@ -56,6 +56,11 @@ def test_the_filters_of_mujoco_are_the_same_functions_on_tokens(name: str) -> No
     )
     whole = TOKEN_FILTERS[name].function(Tokens(one, x.staleness[:, :1], x.behaviour_logp[:, :1]), settings)
     assert torch.equal(whole.coefficient, FILTERS[name].function(one, settings.filter).coefficient)
+
+
+def test_what_tokens_cannot_give_is_no_rule_for_them() -> None:
+    assert {"kl", "kl_total", "centred_clip_lag"} == NOT_FOR_TOKENS
+    assert not NOT_FOR_TOKENS & set(TOKEN_FILTERS) and "centred_clip_fixed" in TOKEN_FILTERS
 
 
 def test_which_rules_read_the_proximal_policy() -> None:

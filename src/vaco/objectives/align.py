@@ -200,3 +200,50 @@ def standardise(advantages: Tensor, weights: Tensor | None = None) -> Tensor:
     floor = (10.0 * torch.finfo(advantages.dtype).eps * mean.abs()).clamp(min=1e-8)
     deviation = ((centred**2).sum() / total).sqrt()
     return torch.where(deviation > floor, centred / deviation.clamp(min=1e-30), torch.zeros_like(centred))
+
+
+def scale(advantages: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Divide advantages by their standard deviation over the live samples, without centring.
+
+    No advantage changes its sign, so the filters' verdicts are those of the raw advantages.
+
+    Args:
+        advantages: any shape.
+        weights: same shape, 1 for live and 0 for dead samples; None means all are live.
+
+    Returns:
+        Same shape; dead samples are zero, and all are where the live ones are equal.
+    """
+    live = torch.ones_like(advantages) if weights is None else weights
+    return _normalise(advantages, live, live, centre=False)
+
+
+def standardise_under(advantages: Tensor, ratio: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Centre and scale advantages by their mean and standard deviation under the policy of `ratio`.
+
+    With w = weight · ratio, m = Σ wA / Σ w and s² = Σ w (A − m)² / Σ w, the result is (A − m)/s. With ratio ρ_T these
+    are the moments under π_T of advantages sampled from β, self-normalised: an advantage of π_T has mean zero under
+    π_T, not under β.
+
+    Args:
+        advantages: any shape.
+        ratio: same shape, non-negative.
+        weights: same shape, 1 for live and 0 for dead samples; None means all are live.
+
+    Returns:
+        Same shape; dead samples are zero.
+    """
+    live = torch.ones_like(advantages) if weights is None else weights
+    return _normalise(advantages, live, torch.where(live > 0, live * ratio, 0.0), centre=True)
+
+
+def _normalise(advantages: Tensor, live: Tensor, measure: Tensor, centre: bool) -> Tensor:
+    """(A − m)/s, or A/s without centring, with mean m and standard deviation s under `measure`; zero where not live."""
+    total = measure.sum()
+    total = torch.where(total > 0, total, torch.ones_like(total))
+    mean = (measure * advantages).sum() / total
+    deviation = ((measure * (advantages - mean) ** 2).sum() / total).sqrt()
+    # As in `standardise`: equal advantages leave only rounding errors.
+    floor = (10.0 * torch.finfo(advantages.dtype).eps * mean.abs()).clamp(min=1e-8)
+    scaled = live * (advantages - mean if centre else advantages) / deviation.clamp(min=1e-30)
+    return torch.where(deviation > floor, scaled, torch.zeros_like(scaled))

@@ -10,13 +10,18 @@ A filter is a function from `Samples` and `FilterSettings` to `Filtered`. To add
 Two rules hold for all of them. Nothing here carries a gradient: the coefficient multiplies ∇log π as a constant. And
 the mean's denominator is the full batch, Σ wᵢ, never the number of kept samples: dropping a sample must not inflate the
 gradient of those that remain.
+
+`FilterSettings.ratio_cap` truncates the importance weight of every filter that declares one, in `register` and in no
+filter: with w = ρ (or u = π/π_T) and C > 0 the coefficient becomes min(w, C) A wherever it was wA. Which samples are
+kept, and the trigger's statistic, are still those of the ratio as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import wraps
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,18 +34,23 @@ class FilterSettings:
     """The numbers a filter may need.
 
     Attributes:
-        delta: threshold δ of the TV filters on mean|·|, an estimate of twice a total variation, on the scale of ε.
+        delta: threshold δ of the TV filters on mean|·|, an estimate of twice a total variation, on the scale of ε. The
+            reading "δ on half of mean|·|" needs no setting of its own: it is this one at 2δ.
         clip: ε of the ratio clips and of SPO.
         truncation: ρ̄ of the truncated importance weight.
-        kl_coefficient: b, the weight of KL(π_T‖π) under the filter `kl`.
+        ratio_cap: C of the truncated weight min(ρ, C) in the coefficient, 0 for none; see the module's head.
+        kl_coefficient: b, the weight of KL(π_T‖π) under the filter `kl`, of KL(β‖π) under `kl_total`.
         mean_age: mean policy age of the batch in phases, newest = 0; GePPO shrinks its clip with it.
+        backward_lag: TV(π_T, β) of the phase's data, sampled as ½ mean|ρ_T − 1| before its first gradient step.
     """
 
     delta: float = 0.2
     clip: float = 0.2
     truncation: float = 1.0
+    ratio_cap: float = 0.0
     kl_coefficient: float = 1.0
     mean_age: float = 0.0
+    backward_lag: float = 0.0
 
 
 DEFAULTS = FilterSettings()
@@ -72,7 +82,8 @@ class Filtered(NamedTuple):
         kept: bool, False where the sample's policy gradient was dropped.
         statistic: 0-d, what the filter compared with its threshold; NaN for filters without a batch trigger.
         triggered: 0-d bool, whether the batch trigger fired.
-        kl_weight: b of a further term −b·KL(π_T‖π), taken in closed form by the learner; 0 for all but `kl`.
+        kl_weight: b of a further term −b·KL(π_T‖π), or −b·KL(β‖π) where `Filter.penalty` says so, taken in closed form
+            by the learner; 0 for filters without a penalty.
     """
 
     coefficient: Tensor
@@ -84,6 +95,8 @@ class Filtered(NamedTuple):
 
 FilterFunction = Callable[[Samples, FilterSettings], Filtered]
 Statistic = Callable[[Samples], Tensor]
+Weight = Callable[[Samples], Tensor]
+Reference = Literal["learner", "behaviour"]
 
 
 @dataclass(frozen=True)
@@ -95,28 +108,57 @@ class Filter:
         function: the rule.
         formula: the coefficient, as the table prints it.
         statistic: mean|·| that the trigger compares with δ, or None for per-sample rules.
+        weight: w of a coefficient wA, which `ratio_cap` truncates; None where the coefficient is another.
+        penalty: the policy q of a penalty KL(q‖π): the learner π_T, or the behaviour policy β; None for no penalty.
     """
 
     name: str
     function: FilterFunction
     formula: str
     statistic: Statistic | None = None
+    weight: Weight | None = None
+    penalty: Reference | None = None
 
 
 FILTERS: dict[str, Filter] = {}
 
 
-def register(name: str, formula: str, statistic: Statistic | None = None) -> Callable[[FilterFunction], FilterFunction]:
-    """Enter a filter function in `FILTERS` under a name, with its formula for the table."""
+def register(
+    name: str,
+    formula: str,
+    statistic: Statistic | None = None,
+    *,
+    weight: Weight | None = None,
+    penalty: Reference | None = None,
+) -> Callable[[FilterFunction], FilterFunction]:
+    """Enter a filter function in `FILTERS` under a name, with its formula for the table; see `Filter`."""
     if name in FILTERS:
         raise ValueError(f"there is already a filter '{name}'")
 
     def enter(function: FilterFunction) -> FilterFunction:
-        detached: FilterFunction = torch.no_grad()(function)
-        FILTERS[name] = Filter(name, detached, formula, statistic)
+        @wraps(function)
+        def detached(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
+            with torch.no_grad():
+                verdict = function(x, settings)
+                if weight is None or settings.ratio_cap == 0.0:
+                    return verdict
+                truncated = weight(x).clamp(max=settings.ratio_cap) * x.advantages
+                return verdict._replace(coefficient=torch.where(verdict.kept, truncated, 0.0))
+
+        FILTERS[name] = Filter(name, detached, formula, statistic, weight, penalty)
         return detached
 
     return enter
+
+
+def behaviour_weight(x: Samples) -> Tensor:
+    """ρ = π/β: the weight of samples from β in an expectation under π."""
+    return x.ratio
+
+
+def proximal_weight(x: Samples) -> Tensor:
+    """U = π/π_T: the weight that would be right if the samples came from π_T."""
+    return x.ratio / x.learner_ratio
 
 
 def _per_sample(kept: Tensor, coefficient: Tensor) -> Filtered:
@@ -128,6 +170,13 @@ def _per_sample(kept: Tensor, coefficient: Tensor) -> Filtered:
 def _keep_all(coefficient: Tensor) -> Filtered:
     """The verdict of a rule that drops nothing."""
     return _per_sample(torch.ones_like(coefficient, dtype=torch.bool), coefficient)
+
+
+def _clip_around_learner(x: Samples, epsilon: float) -> Filtered:
+    """PPO's clip of ρ with the range ρ_T ± ε in place of 1 ± ε."""
+    above = (x.advantages > 0) & (x.ratio > x.learner_ratio + epsilon)
+    below = (x.advantages < 0) & (x.ratio < x.learner_ratio - epsilon)
+    return _per_sample(~(above | below), x.ratio * x.advantages)
 
 
 def _drop_outward(x: Samples, deviation: Tensor, threshold: float) -> Filtered:
@@ -157,13 +206,13 @@ def proximal_statistic(x: Samples) -> Tensor:
     return mean_absolute_deviation(x.ratio / x.learner_ratio, 1.0, x.weights)
 
 
-@register("none", "c = ρA")
+@register("none", "c = ρA", weight=behaviour_weight)
 def none(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """Importance-weighted policy gradient: every sample keeps ρA."""
     return _keep_all(x.ratio * x.advantages)
 
 
-@register("clip", "c = ρA · 1[not (A>0 and ρ>1+ε)] · 1[not (A<0 and ρ<1−ε)]")
+@register("clip", "c = ρA · 1[not (A>0 and ρ>1+ε)] · 1[not (A<0 and ρ<1−ε)]", weight=behaviour_weight)
 def clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """PPO's clip, with the behaviour policy as the old policy (Schulman et al. 2017, Eq. 7)."""
     above = (x.advantages > 0) & (x.ratio > 1.0 + settings.clip)
@@ -171,7 +220,9 @@ def clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     return _per_sample(~(above | below), x.ratio * x.advantages)
 
 
-@register("proximal_clip", "c = uA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T")
+@register(
+    "proximal_clip", "c = uA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T", weight=proximal_weight
+)
 def proximal_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """PPO's clip with the learner as the old policy: the backward lag is ignored, not corrected."""
     proximal = x.ratio / x.learner_ratio
@@ -180,7 +231,9 @@ def proximal_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     return _per_sample(~(above | below), proximal * x.advantages)
 
 
-@register("decoupled_clip", "c = ρA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T")
+@register(
+    "decoupled_clip", "c = ρA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T", weight=behaviour_weight
+)
 def decoupled_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """Decoupled PPO: weight by π/β, clip on π/π_T (Hilton, Cobbe and Schulman 2021)."""
     proximal = x.ratio / x.learner_ratio
@@ -189,28 +242,71 @@ def decoupled_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     return _per_sample(~(above | below), x.ratio * x.advantages)
 
 
-@register("centred_clip", "c = ρA · 1[not (A>0 and ρ>ρ_T+ε')] · 1[not (A<0 and ρ<ρ_T−ε')],  ε' = ε/(1+age)")
+@register(
+    "centred_clip",
+    "c = ρA · 1[not (A>0 and ρ>ρ_T+ε')] · 1[not (A<0 and ρ<ρ_T−ε')],  ε' = ε/(1+age)",
+    weight=behaviour_weight,
+)
 def centred_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """GePPO's clip, centred on ρ_T and shrunk by the data's mean age (Queeney et al. 2021, without its other parts)."""
-    epsilon = settings.clip / (1.0 + settings.mean_age)
-    above = (x.advantages > 0) & (x.ratio > x.learner_ratio + epsilon)
-    below = (x.advantages < 0) & (x.ratio < x.learner_ratio - epsilon)
-    return _per_sample(~(above | below), x.ratio * x.advantages)
+    return _clip_around_learner(x, settings.clip / (1.0 + settings.mean_age))
 
 
-@register("tv", "c = ρA · 1[not (mean|ρ−ρ_T| > δ and A·sign(ρ−ρ_T) > 0)]", forward_statistic)
+@register(
+    "centred_clip_fixed",
+    "c = ρA · 1[not (A>0 and ρ>ρ_T+ε)] · 1[not (A<0 and ρ<ρ_T−ε)]",
+    weight=behaviour_weight,
+)
+def centred_clip_fixed(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
+    """The clip centred on ρ_T, not shrunk: the per-sample counterpart of `tv`, with PPO's own ε at any lag."""
+    return _clip_around_learner(x, settings.clip)
+
+
+def shrunk_clip(settings: FilterSettings) -> float:
+    """ε' = max(ε − 2b, ε/(1+age)) with the measured backward lag b; the rule is ours, its argument GePPO's.
+
+    GePPO asks of a phase on old data what PPO asks of one on new data, TV(π, β) ≤ ε/2. By the triangle inequality
+    TV(π, β) ≤ TV(π, π_T) + TV(π_T, β), and a clip at ρ_T ± ε' is meant to hold the first term to ε'/2. GePPO bounds the
+    second in advance: π_T is `age` such phases from β, so at most age·ε'/2, and (1 + age) ε'/2 = ε/2 gives
+    ε' = ε/(1+age). Here it is measured, b = ½ mean|ρ_T − 1|, and ε'/2 + b = ε/2 gives ε' = ε − 2b. (Counting steps of
+    ε'/2 in the measured lag, n = 2b/ε' in place of the age, gives the same: ε' = ε/(1+n) is ε' + 2b = ε. And if every
+    phase used its whole radius, b = age·ε'/2 would give back GePPO's.)
+
+    Either is enough for the budget, so the larger holds. That is also what remains where the measured lag has used the
+    budget up (b ≥ ε/2), as the normaliser alone can in the first phases: ε' = 0 would leave the verdict on the first
+    gradient step to rounding.
+    """
+    return max(settings.clip - 2.0 * settings.backward_lag, settings.clip / (1.0 + settings.mean_age))
+
+
+@register(
+    "centred_clip_lag",
+    "c = ρA · 1[not (A>0 and ρ>ρ_T+ε')] · 1[not (A<0 and ρ<ρ_T−ε')],  ε' = max(ε − 2b, ε/(1+age)),  b = ½ mean|ρ_T−1|",
+    weight=behaviour_weight,
+)
+def centred_clip_lag(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
+    """The clip centred on ρ_T, shrunk by the backward lag that was measured rather than by the data's age."""
+    return _clip_around_learner(x, shrunk_clip(settings))
+
+
+@register("tv", "c = ρA · 1[not (mean|ρ−ρ_T| > δ and A·sign(ρ−ρ_T) > 0)]", forward_statistic, weight=behaviour_weight)
 def tv(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """VACO's filter on the forward lag: alignment answers the backward lag, the filter bounds the rest."""
     return _drop_outward(x, x.ratio - x.learner_ratio, settings.delta)
 
 
-@register("tv_total", "c = ρA · 1[not (mean|ρ−1| > δ and A·sign(ρ−1) > 0)]", total_statistic)
+@register("tv_total", "c = ρA · 1[not (mean|ρ−1| > δ and A·sign(ρ−1) > 0)]", total_statistic, weight=behaviour_weight)
 def tv_total(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """The TV filter on the total lag: where the backward lag alone exceeds δ/2, π may only move back towards β."""
     return _drop_outward(x, x.ratio - 1.0, settings.delta)
 
 
-@register("tv_proximal", "c = ρA · 1[not (mean|u−1| > δ and A·sign(u−1) > 0)],  u = π/π_T", proximal_statistic)
+@register(
+    "tv_proximal",
+    "c = ρA · 1[not (mean|u−1| > δ and A·sign(u−1) > 0)],  u = π/π_T",
+    proximal_statistic,
+    weight=behaviour_weight,
+)
 def tv_proximal(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """The TV filter on π/π_T, which is no total variation under samples from β (ALGORITHMS B.g)."""
     return _drop_outward(x, x.ratio / x.learner_ratio - 1.0, settings.delta)
@@ -235,9 +331,19 @@ def truncated(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     return _keep_all(x.ratio.clamp(max=settings.truncation) * x.advantages)
 
 
-@register("kl", "c = ρA, and −b ∇KL(π_T‖π)")
+@register("kl", "c = ρA, and −b ∇KL(π_T‖π)", weight=behaviour_weight, penalty="learner")
 def kl(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """PPO with a KL penalty, fixed or adaptive by `adapt_kl_coefficient` (Schulman et al. 2017, Eq. 8)."""
+    return _keep_all(x.ratio * x.advantages)._replace(kl_weight=settings.kl_coefficient)
+
+
+@register("kl_total", "c = ρA, and −b ∇KL(β‖π)", weight=behaviour_weight, penalty="behaviour")
+def kl_total(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
+    """PPO's KL penalty from the policy that made each sample: ratio and penalty have one old policy, β, as in Eq. 8.
+
+    The penalty contains the backward lag, so it is not zero at the start of a phase, and an adaptive b answers to
+    asynchrony as well as to the step (ALGORITHMS 1.2). Without lag β is π_T, and this is `kl`.
+    """
     return _keep_all(x.ratio * x.advantages)._replace(kl_weight=settings.kl_coefficient)
 
 
@@ -246,7 +352,7 @@ def adapt_kl_coefficient(coefficient: float, measured_kl: float, target_kl: floa
 
     Args:
         coefficient: b used in this phase.
-        measured_kl: mean KL(π_T‖π) at the end of the phase, nats.
+        measured_kl: mean KL of the penalty at the end of the phase, KL(π_T‖π) or KL(β‖π), nats.
         target_kl: d_targ, nats.
 
     Returns:

@@ -99,11 +99,13 @@ def _lifted(name: str) -> TokenRule:
     return rule
 
 
+# The penalties need a closed form over all actions, which a sampled token does not give; and the learner of tokens has
+# no phase before whose first step a backward lag could be measured.
+NOT_FOR_TOKENS = {name for name, entry in FILTERS.items() if entry.penalty is not None} | {"centred_clip_lag"}
 TOKEN_FILTERS: dict[str, TokenFilter] = {
-    # `kl` needs a closed form over all actions, which a sampled token does not give.
     name: TokenFilter(name, _lifted(name), entry.formula, proximal="ρ_T" in entry.formula or "π_T" in entry.formula)
     for name, entry in FILTERS.items()
-    if name != "kl"
+    if name not in NOT_FOR_TOKENS
 }
 
 
