@@ -64,6 +64,8 @@ def test_the_density_is_that_of_the_snapshot_that_acted() -> None:
         snapshot = held[-1 - int(batch.ages[actor])]
         networks.flat[:] = snapshot.flat
         mean, _ = networks.forward(snapshot.standardise(batch.observations[:-1, actor]))
+        np.testing.assert_allclose(batch.behaviour_means[:, actor], mean, atol=1e-5)
+        np.testing.assert_array_equal(batch.behaviour_log_std[actor], networks.parameters["log_std"])
         std = np.exp(networks.parameters["log_std"].astype(np.float64))
         policy = Independent(Normal(torch.tensor(mean.astype(np.float64)), torch.tensor(std)), 1)
         expected = policy.log_prob(torch.tensor(batch.actions[:, actor].astype(np.float64)))
@@ -77,6 +79,15 @@ def test_actions_have_the_policy_s_spread() -> None:
     mean, _ = networks.forward(held[0].standardise(batch.observations[:-1].reshape(-1, 17)))
     noise = (batch.actions.reshape(-1, 6) - mean) / np.exp(networks.parameters["log_std"])
     assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1.0) < 0.1
+
+
+def test_one_snapshot_for_all_actors_keeps_one_spread() -> None:
+    _, held, batch = collected(capacity=1)
+    assert batch.behaviour_means.shape == batch.actions.shape and batch.behaviour_log_std.shape == (1, 3)
+    score = (batch.actions - batch.behaviour_means) / np.exp(batch.behaviour_log_std)
+    wanted = -0.5 * (score.astype(np.float64) ** 2 + 2 * batch.behaviour_log_std + np.log(2 * np.pi)).sum(-1)
+    np.testing.assert_allclose(batch.behaviour_logp, wanted, atol=1e-4)
+    assert held
 
 
 @pytest.mark.parametrize("phases", [1, 3])

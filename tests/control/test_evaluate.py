@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 
 from vaco.control.envs import make_vector_env
-from vaco.control.evaluate import evaluate, evaluate_random
+from vaco.control.evaluate import evaluate, evaluate_random, random_observations
 from vaco.control.networks import ActorCritic
 from vaco.control.policy import Normaliser, Snapshot, take_snapshot
 
@@ -51,3 +51,23 @@ def test_random_actions_fill_the_action_space() -> None:
     returns = evaluate_random(env, 0, np.random.default_rng(0))
     assert returns.shape == (50,) and 3 <= returns.mean() <= 15, "a random cart drops its pole within some steps"
     np.testing.assert_array_equal(returns, evaluate_random(env, 0, np.random.default_rng(0)))
+
+
+def test_random_observations_are_what_each_environment_alone_would_meet() -> None:
+    env, steps = make_vector_env("Hopper-v5", num_envs=3), 60
+    met = random_observations(env, steps, 7, np.random.default_rng(1))
+    assert met.shape == (steps, 3, 11) and met.dtype == np.float32
+    generator, resets = np.random.default_rng(1), 0
+    alone = [gymnasium.make("Hopper-v5") for _ in range(3)]
+    current = [one.reset(seed=7 + i)[0] for i, one in enumerate(alone)]
+    over = [False] * 3
+    for t in range(steps):
+        actions = generator.uniform(-1.0, 1.0, (3, 3))
+        for i, one in enumerate(alone):
+            np.testing.assert_array_equal(met[t, i], current[i].astype(np.float32))
+            if over[i]:
+                current[i], over[i], resets = one.reset()[0], False, resets + 1
+            else:
+                current[i], _, terminated, truncated, _ = one.step(actions[i])
+                over[i] = terminated or truncated
+    assert resets, "the test needs episodes that end"

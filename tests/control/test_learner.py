@@ -11,21 +11,27 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from vaco.control.collect import Batch, Collector
 from vaco.control.envs import TASKS, make_vector_env
-from vaco.control.learner import Learner, Minibatch, RewardScaler
+from vaco.control.learner import Learner
+from vaco.control.minibatch import Minibatch
 from vaco.control.networks import ActorCritic
 from vaco.control.policy import Normaliser, Snapshot, take_snapshot
+from vaco.control.scaling import RewardScaler, normalise_advantages
 from vaco.errors import UserError
 from vaco.lag import PolicyBuffer
 from vaco.objectives import align
 from vaco.runs.config import RunConfig, build
 
-ALGORITHMS = ("ppo", "ppo_kl", "spo", "impala", "geppo", "decoupled", "vaco", "once+tv_total", "continuous+tv_proximal")
+ALGORITHMS = (
+    *("ppo", "ppo_kl", "spo", "impala", "geppo", "decoupled", "vaco", "once+tv_total", "continuous+tv_proximal"),
+    *("none+kl_total", "none+proximal_clip", "none+spo_proximal", "once+centred_clip_fixed", "once+centred_clip_lag"),
+)
+CAPPED = ("vaco", "once+tv_total", "ppo", "ppo_kl", "none+kl_total", "decoupled", "none+none")
 
 
 class Setting:
     """A learner and a phase of data from policies that differ from it, as after some phases with lag."""
 
-    def __init__(self, lag: int = 4, drift: float = 0.15, **settings: Any) -> None:
+    def __init__(self, lag: int = 4, drift: float = 0.15, shift: float = 0.0, **settings: Any) -> None:
         small = {"env": "Hopper-v5", "num_envs": 4, "phase_steps": 16, "minibatch": 32, "steps": 640}
         self.config: RunConfig = build(small | settings)
         env = make_vector_env(self.config.env, num_envs=self.config.num_envs)
@@ -37,8 +43,10 @@ class Setting:
             if version:
                 noise = generator.standard_normal(len(self.networks.flat)).astype(np.float32)
                 self.networks.flat += np.float32(drift) * noise * np.abs(self.networks.flat)
+                self.networks.flat += np.float32(shift) * noise  # moves what is near zero too: log σ, actions
             self.snapshot = take_snapshot(self.networks, normaliser, version, 10.0)
             buffer.push(self.snapshot)
+        self.buffer = buffer
         collector = Collector(env, self.networks, self.config.phase_steps)
         collector.reset(0)
         for _ in range(3):
@@ -117,26 +125,51 @@ def autograd_gradient(setting: Setting, whole: Minibatch, m: Minibatch, flat: np
     eps, delta, u = config.clip, config.delta, rho / learner
     name = setting.learner.algorithm.filter.name
 
+    # A truncated weight is a constant beyond the cap: its gradient is C ∇log π, as that of C log π.
+    weighted = rho
+    if config.ratio_cap:
+        weighted = torch.where(rho.detach() > config.ratio_cap, config.ratio_cap * (rho / rho.detach()).log(), rho)
+
     def tv(deviation: torch.Tensor) -> torch.Tensor:
         fired = (w * deviation.detach().abs()).sum() > delta
-        return torch.where(fired & (advantages * deviation.detach() > 0), 0.0, 1.0) * rho * advantages
+        return torch.where(fired & (advantages * deviation.detach() > 0), 0.0, 1.0) * weighted * advantages
 
-    if name == "clip":
+    def around(ratio: torch.Tensor, centre: torch.Tensor | float, near: float) -> torch.Tensor:
+        """PPO's objective in any ratio, with a clip range around any centre, of the truncated weight."""
+        middle = torch.as_tensor(centre, dtype=torch.float64)
+        inside = torch.minimum(torch.maximum(ratio.detach(), middle - near), middle + near)
+        dropped = inside * advantages < ratio.detach() * advantages
+        return torch.where(dropped, 0.0, weighted * advantages)
+
+    if config.ratio_cap and "clip" in name:
+        objective = around(rho if name == "clip" else u, 1.0, eps)
+    elif name == "clip":
         objective = torch.minimum(rho * advantages, rho.clamp(1 - eps, 1 + eps) * advantages)
+    elif name == "proximal_clip":
+        objective = torch.minimum(u * advantages, u.clamp(1 - eps, 1 + eps) * advantages)
     elif name == "decoupled_clip":
         objective = (rho / u).detach() * torch.minimum(u * advantages, u.clamp(1 - eps, 1 + eps) * advantages)
-    elif name == "centred_clip":
-        near = eps / (1 + setting.batch.ages.mean())
+    elif name.startswith("centred_clip"):
+        aged = eps / (1 + setting.batch.ages.mean())
+        backward = 0.5 * (torch.tensor(whole.weights) * (torch.tensor(whole.learner_ratio) - 1).abs()).sum()
+        measured = eps - 2 * float(backward) / whole.weights.sum()
+        near = {"centred_clip": aged, "centred_clip_fixed": eps, "centred_clip_lag": max(measured, aged)}[name]
         clipped = torch.minimum(torch.maximum(rho, learner - near), learner + near)
         objective = torch.minimum(rho * advantages, clipped * advantages)
     elif name == "spo":
         objective = rho * advantages - advantages.abs() / (2 * eps) * (rho - 1) ** 2
+    elif name == "spo_proximal":
+        objective = u * advantages - advantages.abs() / (2 * eps) * (u - 1) ** 2
     elif name == "truncated":
         objective = rho.detach().clamp(max=1.0) * advantages * rho.log()
     elif name == "kl":
         log_std = torch.tensor(setting.learner.learner_log_std.astype(np.float64))
         old = Independent(Normal(torch.tensor(m.means.astype(np.float64)), log_std.exp()), 1)
-        objective = rho * advantages - config.kl_coefficient * kl_divergence(old, policy)
+        objective = weighted * advantages - config.kl_coefficient * kl_divergence(old, policy)
+    elif name == "kl_total":
+        objective = weighted * advantages - config.kl_coefficient * kl_divergence(behaviour_of(setting, m), policy)
+    elif name == "none":
+        objective = weighted * advantages
     else:
         objective = tv({"tv": rho - learner, "tv_total": rho - 1, "tv_proximal": u - 1}[name])
     loss = -(w * objective).sum() + config.value_coefficient * 0.5 * (w * (value[:rows] - targets) ** 2).sum()
@@ -145,9 +178,30 @@ def autograd_gradient(setting: Setting, whole: Minibatch, m: Minibatch, flat: np
     return parameters.grad.numpy()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_gradient_equals_autograd_of_the_textbook_loss(algorithm: str) -> None:
-    setting = Setting(algorithm=algorithm, entropy_coefficient=0.01, max_grad_norm=1e9, epochs=2, delta=0.3)
+def behaviour_of(setting: Setting, m: Minibatch) -> Independent:
+    """β of each transition of a minibatch, found again by its action, from the snapshots that acted."""
+    batch, held = setting.batch, list(setting.buffer)
+    means = np.empty(m.actions.shape)
+    log_std = np.empty(m.actions.shape)
+    networks = ActorCritic(m.inputs.shape[1], m.actions.shape[1], setting.config.hidden)
+    for row, action in enumerate(m.actions):
+        ((step, actor),) = np.argwhere((batch.actions == action).all(-1))
+        snapshot = held[-1 - int(batch.ages[actor])]
+        networks.flat[:] = snapshot.flat
+        means[row] = networks.forward(snapshot.standardise(batch.observations[step, actor][None]))[0][0]
+        log_std[row] = networks.parameters["log_std"]
+    return Independent(Normal(torch.tensor(means), torch.tensor(log_std).exp()), 1)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "cap"), [*((name, 0.0) for name in ALGORITHMS), *((name, 1.1) for name in CAPPED)]
+)
+def test_every_gradient_equals_autograd_of_the_textbook_loss(algorithm: str, cap: float) -> None:
+    shift = 0.03 if algorithm == "none+kl_total" else 0.0  # so that β has another σ than π, and another for each age
+    setting = Setting(
+        shift=shift, algorithm=algorithm, entropy_coefficient=0.01, max_grad_norm=1e9, epochs=2, delta=0.3,
+        ratio_cap=cap,
+    )  # fmt: skip
     setting.batch.dead[3, 1] = True
     seen = spy_on_steps(setting.learner)
     setting.learner.optimise(setting.batch, setting.standardised, 3e-3)
@@ -239,6 +293,109 @@ def test_the_kl_coefficient_adapts_after_the_phase() -> None:
         setting = Setting(algorithm="ppo_kl")
         setting.learner.optimise(setting.batch, setting.standardised, rate)
         assert setting.learner.settings.kl_coefficient == factor * setting.config.kl_coefficient
+
+
+@pytest.mark.parametrize("rate", [1e-7, 3e-2])
+def test_the_penalty_from_beta_adapts_to_the_distance_from_beta(rate: float) -> None:
+    """b follows mean KL(β‖π) at the phase's end, backward lag included: a phase that does not move may raise it."""
+    setting = Setting(algorithm="none+kl_total", kl_target=1e-3, shift=0.03)
+    found = setting.learner.optimise(setting.batch, setting.standardised, rate)
+    networks, batch = setting.networks, setting.batch
+    held = list(setting.buffer)
+    mean = networks.forward(setting.standardised[:-1].reshape(-1, setting.standardised.shape[-1]))[0]
+    mean, log_std = mean.reshape(batch.actions.shape).astype(np.float64), networks.parameters["log_std"].copy()
+    current, total = networks.flat.copy(), 0.0
+    for actor, age in enumerate(batch.ages):
+        networks.flat[:] = held[-1 - int(age)].flat
+        old_mean = networks.forward(held[-1].standardise(batch.observations[:-1, actor]))[0].astype(np.float64)
+        for t in np.flatnonzero(~batch.dead[:, actor]):
+            for i, spread in enumerate(networks.parameters["log_std"]):
+                variance = np.exp(2 * (float(spread) - float(log_std[i])))
+                shift = (old_mean[t, i] - mean[t, actor, i]) / np.exp(float(log_std[i]))
+                total += float(log_std[i]) - float(spread) + 0.5 * (variance + shift**2 - 1)
+    networks.flat[:] = current
+    assert found["kl_total"] == pytest.approx(total / (~batch.dead).sum(), rel=1e-4)
+    assert found["kl_total"] > 1.5 * setting.config.kl_target
+    assert setting.learner.settings.kl_coefficient == 2.0 * setting.config.kl_coefficient
+    assert rate > 1e-6 or found["kl"] < 1e-6, "the smaller step must be told from the lag"
+
+
+def test_without_lag_the_penalty_from_beta_is_that_from_the_learner() -> None:
+    """To rounding, not to the bit: β's means come from the pass that acted, π_T's from that of the whole phase."""
+    pair = [Setting(algorithm=name, lag=1) for name in ("ppo_kl", "none+kl_total")]
+    found = [one.learner.optimise(one.batch, one.standardised, 3e-3) for one in pair]
+    assert not np.array_equal(pair[0].networks.flat, Setting(lag=1).networks.flat)
+    np.testing.assert_allclose(pair[0].networks.flat, pair[1].networks.flat, atol=2e-5)
+    assert found[1]["kl_total"] == pytest.approx(found[0]["kl"], rel=1e-3)
+    assert np.isnan(found[0]["kl_total"])
+
+
+def test_only_the_penalty_from_beta_carries_beta_into_minibatches() -> None:
+    for algorithm, carried in (("ppo_kl", False), ("none+kl_total", True)):
+        setting = Setting(algorithm=algorithm, epochs=1)
+        seen = spy_on_steps(setting.learner)
+        setting.learner.optimise(setting.batch, setting.standardised, 3e-4)
+        assert all((m.behaviour is not None) == carried for whole, small, _, _ in seen for m in (whole, small))
+
+
+def test_the_clip_sees_the_lag_that_was_measured_before_the_phase() -> None:
+    setting = Setting(algorithm="once+centred_clip_lag")
+    seen: list[float] = []
+    step = setting.learner._step
+
+    def recording(whole: Minibatch, m: Minibatch) -> Any:
+        seen.append(setting.learner.settings.backward_lag)
+        return step(whole, m)
+
+    setting.learner._step = recording  # type: ignore[method-assign]
+    found = setting.learner.optimise(setting.batch, setting.standardised, 3e-3)
+    assert set(seen) == {found["backward_lag"]} and found["backward_lag"] > 0.0
+
+
+@pytest.mark.parametrize("algorithm", ["vaco", "continuous+tv"])
+@pytest.mark.parametrize("choice", ["phase", "minibatch", "none", "scale", "learner"])
+def test_advantages_are_normalised_over_the_samples_and_by_the_moments_that_were_asked_for(
+    choice: str, algorithm: str
+) -> None:
+    """Against a loop over live samples: of the phase, or of the minibatch where advantages are realigned in it."""
+    raw = Setting(algorithm=algorithm, advantage_normalisation="none", minibatches="trajectories", epochs=1)
+    got = Setting(algorithm=algorithm, advantage_normalisation=choice, minibatches="trajectories", epochs=1)
+    seen = []
+    for setting in (raw, got):
+        setting.batch.dead[3, 1] = True
+        rule, chosen = setting.learner.algorithm.filter.function, setting.learner.algorithm.filter
+        views: list[Any] = []
+
+        def spying(samples: Any, settings: Any, rule: Any = rule, views: list[Any] = views) -> Any:
+            views.append(samples)
+            return rule(samples, settings)
+
+        object.__setattr__(chosen, "function", spying)
+        try:
+            setting.learner.optimise(setting.batch, setting.standardised, 1e-12)
+        finally:
+            object.__setattr__(chosen, "function", rule)
+        seen.append(views)
+    by_phase = choice != "minibatch" and algorithm == "vaco"
+    groups = [list(range(len(seen[0])))] if by_phase else [[i] for i in range(len(seen[0]))]
+    for group in groups:
+        rows = [
+            (float(a), float(r), float(w))
+            for i in group
+            for a, r, w in zip(seen[0][i].advantages, seen[0][i].learner_ratio, seen[0][i].weights, strict=True)
+        ]
+        measure = [w * (r if choice == "learner" else 1.0) for _, r, w in rows]
+        mean = sum(a * m for (a, _, _), m in zip(rows, measure, strict=True)) / sum(measure)
+        spread = (sum(m * (a - mean) ** 2 for (a, _, _), m in zip(rows, measure, strict=True)) / sum(measure)) ** 0.5
+        mean, spread = {"none": (0.0, 1.0), "scale": (0.0, spread)}.get(choice, (mean, spread))
+        wanted = [w * (a - mean) / spread for a, _, w in rows]
+        found = [float(a) for i in group for a in seen[1][i].advantages]
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_not_to_normalise_returns_the_same_array() -> None:
+    advantages, ones = np.arange(3.0), np.ones(3)
+    assert normalise_advantages("none", advantages, ones, ones) is advantages
 
 
 def test_state_restores_the_optimizer() -> None:

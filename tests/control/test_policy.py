@@ -59,6 +59,22 @@ def test_kl_gradient_equals_autograd() -> None:
     np.testing.assert_allclose(d_log_std, s.grad, rtol=1e-8)
 
 
+def test_kl_gradient_of_many_old_policies_equals_autograd_and_of_equal_ones_that_of_one() -> None:
+    mean, old_mean, log_std, weights = drawn(9, 5), drawn(9, 5), drawn(5), GENERATOR.random(9)
+    old_log_std = drawn(9, 5)
+    d_mean, d_log_std = kl_gradient(mean, log_std, old_mean, old_log_std, weights)
+    m = torch.tensor(mean.astype(np.float64), requires_grad=True)
+    s = torch.tensor(log_std.astype(np.float64), requires_grad=True)
+    old = gaussian(*(torch.tensor(x.astype(np.float64)) for x in (old_mean, old_log_std)))
+    (kl_divergence(old, gaussian(m, s)) * torch.tensor(weights)).sum().backward()
+    np.testing.assert_allclose(d_mean, m.grad, rtol=1e-8)
+    np.testing.assert_allclose(d_log_std, s.grad, rtol=1e-8)
+    one = kl_gradient(mean, log_std, old_mean, old_log_std[0], weights)
+    many = kl_gradient(mean, log_std, old_mean, np.tile(old_log_std[0], (9, 1)), weights)
+    np.testing.assert_array_equal(one[0], many[0])
+    np.testing.assert_allclose(one[1], many[1], rtol=1e-12)
+
+
 def test_normaliser_equals_the_statistics_of_all_data() -> None:
     normaliser, parts = Normaliser(3), [GENERATOR.standard_normal((n, 3)) * 5 + 2 for n in (1, 7, 100, 0, 33)]
     for part in parts:

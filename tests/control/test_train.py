@@ -87,6 +87,36 @@ def test_without_normalisation_the_policy_sees_raw_observations(tmp_path: Path) 
     train(small(normalise_observations=False, steps=2048), tmp_path / "run", quiet=True)
 
 
+def test_first_statistics_of_random_actions_change_nothing_but_themselves(tmp_path: Path) -> None:
+    """The steps are not counted, and no other stream notices: same environments, initial parameters and noise."""
+    plain, random = Run(small()), Run(small(normaliser_start="random"))
+    assert plain.normaliser.count == 0 and random.normaliser.count == random.config.batch
+    assert (random.snapshot.scale != 1.0).any() and (plain.snapshot.scale == 1.0).all()
+    assert (random.env_steps, random.draws()) == (0, plain.draws())
+    skipped = ("normaliser", "buffer.shift", "buffer.scale")
+    left, right = plain.state(), random.state()
+    assert all(left[name].tobytes() == right[name].tobytes() for name in left if name not in skipped)
+    other = Run(small(normaliser_start="random", seed=1)).normaliser.mean
+    assert not np.array_equal(random.normaliser.mean, other), "it is the seed's own stream"
+    assert np.array_equal(random.normaliser.mean, Run(small(normaliser_start="random")).normaliser.mean)
+    assert random.advance()["normaliser_lag"] < plain.advance()["normaliser_lag"]
+    for name in ("one", "two"):
+        train(small(normaliser_start="random", steps=6_144), tmp_path / name, quiet=True)
+    assert_same_results(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_checkpoint_of_before_a_column_existed_is_continued() -> None:
+    config = small(steps=6_144)
+    straight, relay = Run(config), Run(config)
+    straight.advance()
+    saved = {name: array.copy() for name, array in straight.state().items() if name != "phases.normaliser_lag"}
+    relay.restore(1, 0.0, straight.draws(), saved)
+    straight.advance()
+    relay.advance()
+    lag = relay.state()["phases.normaliser_lag"]
+    assert np.isnan(lag[0]) and lag[1] == straight.rows[1]["normaliser_lag"]
+
+
 def test_another_seed_gives_other_bits(finished: Path, tmp_path: Path) -> None:
     train(small(seed=1), tmp_path / "other", quiet=True)
     with pytest.raises(AssertionError):
@@ -130,7 +160,8 @@ def test_asked_to_stop_it_saves_and_says_how_to_continue(finished: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "backend"), [("ppo_kl", "batched"), ("impala", "batched"), ("vaco", "gymnasium")]
+    ("algorithm", "backend"),
+    [("ppo_kl", "batched"), ("none+kl_total", "batched"), ("impala", "batched"), ("vaco", "gymnasium")],
 )
 def test_saved_at_every_phase_and_restored_it_continues_bit_for_bit(algorithm: str, backend: str) -> None:
     config = small(algorithm=algorithm, backend=backend, steps=8_192)

@@ -35,6 +35,7 @@ def test_every_setting_is_part_of_the_identity(name: str) -> None:
     other: dict[str, Any] = {
         "env": "Hopper-v5", "algorithm": "ppo", "backend": "gymnasium", "minibatches": "trajectories",
         "advantage_normalisation": "none", "trigger": "phase", "hidden": (32,), "rho_bar": 2.0, "c_bar": 0.5,
+        "normaliser_start": "random", "ratio_cap": 2.0,
         "trace_decay": 0.9, "discount": 0.9, "minibatch": 1024, "num_envs": 32, "phase_steps": 256,
     }  # fmt: skip
     default = getattr(RunConfig(), name)
@@ -77,6 +78,12 @@ def test_the_hash_is_stable_and_blind_to_spelling() -> None:
         ({"algorithm": "once+tvv"}, "there is no filter 'tvv' in 'once+tvv': did you mean 'tv'?"),
         ({"algorithm": "onse+tv"}, "there is no alignment 'onse' in 'onse+tv': did you mean 'once'?"),
         ({"epoch": 3}, "there is no setting 'epoch': did you mean 'epochs'?"),
+        ({"ratio_cap": -1}, "ratio_cap is -1.0, but it must be at least 0"),
+        ({"ratio_cap": math.inf}, "ratio_cap is inf, but it must be a finite number"),
+        ({"algorithm": "impala", "ratio_cap": 2}, "'impala' has no weight that it would truncate: leave it at 0"),
+        ({"algorithm": "spo", "ratio_cap": 2}, "'spo' has no weight that it would truncate: leave it at 0"),
+        ({"normaliser_start": "random", "normalise_observations": False}, "observations are not normalised"),
+        ({"normaliser_start": "randm"}, "normaliser_start is 'randm': did you mean 'random'?"),
         ({"algorithm": "impala", "minibatches": "transitions"}, "needs whole trajectories: use 'auto'"),
         ({"algorithm": "impala", "minibatch": 64}, "need a multiple of phase_steps = 128"),
     ],

@@ -60,6 +60,8 @@ CONTROL_PHASES = {
     "collect_seconds": "seconds spent collecting",
     "align_seconds": "seconds spent aligning",
     "update_seconds": "seconds spent in gradient steps",
+    "kl_total": "KL(β‖π) after the phase, nats; NaN unless the filter penalises it",
+    "normaliser_lag": "TV by which the phase's update of the observation normaliser alone moved the policy",
 }
 LANGUAGE_EVALS = {
     "run": "identity, as in runs.parquet",

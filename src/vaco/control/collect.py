@@ -24,6 +24,8 @@ class Batch:
         observations: raw, float32 [T + 1, E, O]; the last row is the successor of the last step.
         actions: as sampled, before the environment clips them, float32 [T, E, A].
         behaviour_logp: log β(a|s) under the snapshot that acted, float64 [T, E].
+        behaviour_means: that snapshot's mean actions, [T, E, A].
+        behaviour_log_std: its log σ, [E, A], or [1, A] where all actors ran the same one.
         rewards: unscaled, float64 [T, E].
         terminated: the step ended in a terminal state [T, E].
         truncated: the step met the time limit [T, E].
@@ -35,6 +37,8 @@ class Batch:
     observations: Floats
     actions: Floats
     behaviour_logp: Doubles
+    behaviour_means: Floats
+    behaviour_log_std: Floats
     rewards: Doubles
     terminated: Flags
     truncated: Flags
@@ -92,10 +96,23 @@ class Collector:
             rewards[t], terminated[t], truncated[t], dead[t] = step.rewards, step.terminated, step.truncated, step.dead
         self.observations = observations[-1]
         # The density is evaluated once, on the actions as they were rounded to float32, with the snapshot that acted.
-        score = standard_score(actions, actors.mean(observations[:-1]), actors.log_std)
+        means = actors.mean(observations[:-1])
+        score = standard_score(actions, means, actors.log_std)
         logp = log_probability(score, actors.log_std)
         finished = self._track_returns(rewards, terminated | truncated)
-        return Batch(observations, actions, logp, rewards, terminated, truncated, dead, ages, finished)
+        return Batch(
+            observations=observations,
+            actions=actions,
+            behaviour_logp=logp,
+            behaviour_means=means,
+            behaviour_log_std=actors.log_std,
+            rewards=rewards,
+            terminated=terminated,
+            truncated=truncated,
+            dead=dead,
+            ages=ages,
+            episode_returns=finished,
+        )
 
     def _track_returns(self, rewards: Doubles, ended: Flags) -> Doubles:
         """Returns of the episodes that ended, in order of time, then actor; carries the unfinished ones over."""

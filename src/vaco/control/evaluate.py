@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaco.control.envs import VectorEnv
-from vaco.control.networks import ActorCritic
+from vaco.control.networks import ActorCritic, Floats
 from vaco.control.policy import Actors, Doubles, Snapshot
 
 
@@ -76,6 +76,27 @@ def evaluate_random(env: VectorEnv, seed: int, generator: np.random.Generator) -
         return generator.uniform(low, high, (env.num_envs, env.action_size))
 
     return _episodes(env, act, seed)
+
+
+def random_observations(env: VectorEnv, steps: int, seed: int, generator: np.random.Generator) -> Floats:
+    """Observations met by uniformly random actions.
+
+    Args:
+        env: the environments, which are reset; their action bounds must be finite.
+        steps: T.
+        seed: seed of the first environment's reset.
+        generator: source of the actions.
+
+    Returns:
+        Raw, float32 [T, E, O]; as in a phase, those of dead slots included.
+    """
+    observations = np.empty((steps, env.num_envs, env.observation_size), np.float32)
+    current = env.reset(seed)
+    for t in range(steps):
+        observations[t] = current
+        actions = generator.uniform(env.action_low, env.action_high, (env.num_envs, env.action_size))
+        current = env.step(actions).observations
+    return observations
 
 
 def _episodes(env: VectorEnv, act: Callable[[Doubles], NDArray[np.floating]], seed: int) -> Doubles:

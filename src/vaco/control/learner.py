@@ -18,93 +18,17 @@ import torch
 from numpy.typing import NDArray
 
 from vaco.control.adam import Adam
-from vaco.control.collect import Batch, Flags
+from vaco.control.collect import Batch
+from vaco.control.minibatch import Gaussians, Minibatch, Trajectories
 from vaco.control.networks import ActorCritic, Floats
-from vaco.control.policy import (
-    Doubles,
-    Normaliser,
-    kl_gradient,
-    log_probability,
-    policy_gradient,
-    standard_score,
-)
+from vaco.control.policy import Doubles, kl_gradient, log_probability, policy_gradient, standard_score
+from vaco.control.scaling import RewardScaler, normalise_advantages
 from vaco.errors import UserError
 from vaco.objectives import align, divergence
-from vaco.objectives.filters import Samples, adapt_kl_coefficient
+from vaco.objectives.filters import adapt_kl_coefficient
 from vaco.runs.config import RunConfig
 
 LOG_RATIO_LIMIT = 20.0  # e^20 is beyond any useful ratio, and keeps float32 gradients finite
-
-
-class RewardScaler:
-    """Divides rewards by the standard deviation of the actors' discounted returns so far."""
-
-    def __init__(self, num_envs: int, discount: float, clip: float) -> None:
-        """Start with no data.
-
-        Args:
-            num_envs: E.
-            discount: γ.
-            clip: limit of scaled rewards.
-        """
-        self.returns: Doubles = np.zeros(num_envs)
-        self.statistics = Normaliser(1)
-        self.discount, self.clip = discount, clip
-
-    def scale(self, batch: Batch) -> Doubles:
-        """Merge a phase's returns into the statistics, then scale its rewards, shape [T, E]."""
-        live, ended = ~batch.dead, batch.terminated | batch.truncated
-        history = np.empty_like(batch.rewards)
-        for t, reward in enumerate(batch.rewards):
-            self.returns *= self.discount
-            self.returns += reward
-            history[t] = self.returns
-            self.returns[ended[t]] = 0.0
-        self.statistics.update(history[live][:, None])
-        deviation = math.sqrt(float(self.statistics.variance[0]) + 1e-8)
-        return np.clip(batch.rewards / deviation, -self.clip, self.clip)
-
-
-class Trajectories(NamedTuple):
-    """What alignment needs of some actors' trajectories, each [T, e]."""
-
-    rewards: Doubles  # scaled
-    terminated: Flags
-    truncated: Flags
-    dead: Flags
-
-    def of(self, actors: NDArray[np.int64]) -> Trajectories:
-        """The trajectories of some actors."""
-        return Trajectories(
-            self.rewards[:, actors], self.terminated[:, actors], self.truncated[:, actors], self.dead[:, actors]
-        )
-
-
-class Minibatch(NamedTuple):
-    """N transitions, with everything about them that stays fixed during the phase."""
-
-    inputs: Floats  # standardised observations [N, O]; for whole trajectories, e rows of last successors follow
-    actions: Floats  # [N, A]
-    means: Floats  # π_T's mean actions [N, A]
-    behaviour_logp: Doubles  # [N]
-    learner_ratio: Doubles  # ρ_T [N]
-    advantages: Doubles  # [N]
-    targets: Doubles  # value targets [N]
-    weights: Doubles  # 0 for dead steps, else 1 [N]
-    trajectories: Trajectories | None = None
-
-    def take(self, rows: NDArray[np.int64] | slice) -> Minibatch:
-        """Some of the transitions, without their trajectories."""
-        return Minibatch(
-            inputs=self.inputs[rows],
-            actions=self.actions[rows],
-            means=self.means[rows],
-            behaviour_logp=self.behaviour_logp[rows],
-            learner_ratio=self.learner_ratio[rows],
-            advantages=self.advantages[rows],
-            targets=self.targets[rows],
-            weights=self.weights[rows],
-        )
 
 
 class Step(NamedTuple):
@@ -160,10 +84,14 @@ class Learner:
         whole, values = self._prepare(
             batch, Trajectories(rewards, batch.terminated, batch.truncated, batch.dead), standardised
         )
+        diagnostics = _backward_lag(whole, values)
+        self.settings = replace(self.settings, backward_lag=diagnostics["backward_lag"])
         steps = [self._step(whole, minibatch) for minibatch in self._minibatches(whole)]
-        diagnostics = _backward_lag(whole, values) | self._forward_lag(whole)
-        if self.algorithm.filter.name == "kl" and self.config.kl_adaptive:
-            b = adapt_kl_coefficient(self.settings.kl_coefficient, diagnostics["kl"], self.config.kl_target)
+        diagnostics |= self._forward_lag(whole)
+        penalty = self.algorithm.filter.penalty
+        if penalty is not None and self.config.kl_adaptive:
+            measured = diagnostics["kl" if penalty == "learner" else "kl_total"]
+            b = adapt_kl_coefficient(self.settings.kl_coefficient, measured, self.config.kl_target)
             self.settings = replace(self.settings, kl_coefficient=b)
         fired = np.array([step.triggered for step in steps])
         means = np.array([step[:-1] for step in steps]).mean(0).tolist()
@@ -193,8 +121,9 @@ class Learner:
         weights = (~batch.dead).astype(np.float64).reshape(size)
         ratio = None if self.algorithm.align.target is None else learner_ratio
         advantages, targets = self._align(trajectories, values, ratio)
-        if self.config.advantage_normalisation == "phase":
-            advantages = _standardise(advantages, weights)
+        if self.config.advantage_normalisation != "minibatch":
+            choice = self.config.advantage_normalisation
+            advantages = normalise_advantages(choice, advantages, learner_ratio, weights)
         whole = Minibatch(
             inputs=inputs,
             actions=actions,
@@ -205,6 +134,7 @@ class Learner:
             targets=targets,
             weights=weights,
             trajectories=trajectories,
+            behaviour=Gaussians.of_behaviour(batch) if self.algorithm.filter.penalty == "behaviour" else None,
         )
         return whole, values[:size].astype(np.float64)
 
@@ -256,7 +186,7 @@ class Learner:
         score = standard_score(m.actions, mean[:size], log_std)
         ratio = _ratio(logp=log_probability(score, log_std), behaviour_logp=m.behaviour_logp)
         m = self._realign(m, value, ratio)
-        verdict = self.algorithm.filter.function(_samples(m, ratio)._replace(statistic=trigger), self.settings)
+        verdict = self.algorithm.filter.function(m.samples(ratio)._replace(statistic=trigger), self.settings)
         share = m.weights / max(m.weights.sum(), 1.0)  # of the full minibatch: dropping must not renormalise
         coefficient = share * verdict.coefficient.numpy()
         error = value[:size] - m.targets
@@ -264,7 +194,8 @@ class Learner:
         ascent, d_log_std = policy_gradient(score, log_std, coefficient)
         d_mean[:size], d_log_std = -ascent, -d_log_std - self.config.entropy_coefficient
         if verdict.kl_weight:
-            pull, d_spread = kl_gradient(mean[:size], log_std, m.means, self.learner_log_std, share)
+            old = Gaussians(m.means, self.learner_log_std) if m.behaviour is None else m.behaviour
+            pull, d_spread = kl_gradient(mean[:size], log_std, old.means, old.log_std, share)
             d_mean[:size] += verdict.kl_weight * pull
             d_log_std = d_log_std + verdict.kl_weight * d_spread
         d_value[:size] = self.config.value_coefficient * share * error
@@ -289,8 +220,8 @@ class Learner:
             advantages, targets = self._align(m.trajectories, value, ratio)
         elif self.config.advantage_normalisation != "minibatch":
             return m
-        if self.config.advantage_normalisation != "none":
-            advantages = _standardise(advantages, m.weights)
+        choice = self.config.advantage_normalisation
+        advantages = normalise_advantages(choice, advantages, m.learner_ratio, m.weights)
         return m._replace(advantages=advantages, targets=targets)
 
     def _phase_statistic(self, whole: Minibatch) -> torch.Tensor | None:
@@ -298,7 +229,7 @@ class Learner:
         statistic = self.algorithm.filter.statistic
         if self.config.trigger == "minibatch" or statistic is None:
             return None
-        return statistic(_samples(whole, self._current_ratio(whole)[0]))
+        return statistic(whole.samples(self._current_ratio(whole)[0]))
 
     def _current_ratio(self, whole: Minibatch) -> tuple[Doubles, Floats]:
         """ρ = π/β and the mean actions of the current policy on the whole phase."""
@@ -322,17 +253,21 @@ class Learner:
         """How far the phase has moved the policy, measured after its last step."""
         ratio, mean = self._current_ratio(whole)
         log_std = torch.from_numpy(self.networks.parameters["log_std"])
-        kl = divergence.gaussian_kl(
-            torch.from_numpy(whole.means), torch.from_numpy(self.learner_log_std), torch.from_numpy(mean), log_std
-        )
         rho, weights = torch.from_numpy(ratio), torch.from_numpy(whole.weights)
         dimensions = len(log_std)
+
+        def mean_kl(old: Gaussians) -> float:
+            means, spread = torch.from_numpy(old.means), torch.from_numpy(old.log_std)
+            kl = divergence.gaussian_kl(means, spread, torch.from_numpy(mean), log_std)
+            return float(divergence.weighted_mean(kl, weights))
+
         return {
             "forward_lag": float(
                 divergence.sampled_total_variation(rho, torch.from_numpy(whole.learner_ratio), weights)
             ),
             "tv_after": float(divergence.sampled_total_variation(rho, 1.0, weights)),
-            "kl": float(divergence.weighted_mean(kl, weights)),
+            "kl": mean_kl(Gaussians(whole.means, self.learner_log_std)),
+            "kl_total": math.nan if whole.behaviour is None else mean_kl(whole.behaviour),
             "ess": float(divergence.effective_sample_size(rho, weights)),
             "entropy": float(log_std.sum()) + 0.5 * dimensions * math.log(2.0 * math.pi * math.e),
         }
@@ -363,21 +298,6 @@ class Learner:
 def _ratio(*, logp: Doubles, behaviour_logp: Doubles) -> Doubles:
     """exp(logp − behaviour_logp), held within e^±20."""
     return np.exp(np.clip(logp - behaviour_logp, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
-
-
-def _standardise(advantages: Doubles, weights: Doubles) -> Doubles:
-    """`align.standardise` on arrays."""
-    return align.standardise(torch.from_numpy(advantages), torch.from_numpy(weights)).numpy()
-
-
-def _samples(m: Minibatch, ratio: Doubles) -> Samples:
-    """The filter's view of a minibatch, without copies."""
-    return Samples(
-        ratio=torch.from_numpy(ratio),
-        learner_ratio=torch.from_numpy(m.learner_ratio),
-        advantages=torch.from_numpy(m.advantages),
-        weights=torch.from_numpy(m.weights),
-    )
 
 
 def _backward_lag(whole: Minibatch, values: Doubles) -> dict[str, float]:

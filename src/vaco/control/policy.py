@@ -211,7 +211,7 @@ def kl_gradient(
         mean: new means, [N, A].
         log_std: new log σ, [A].
         old_mean: old means, [N, A].
-        old_log_std: old log σ, [A].
+        old_log_std: old log σ, [A], or [N, A] where the old policies are several.
         weights: w, [N].
 
     Returns:
@@ -220,4 +220,5 @@ def kl_gradient(
     inverse_std = np.exp(-log_std.astype(np.float64))
     shift = (mean.astype(np.float64) - old_mean) * inverse_std
     spread = np.exp(2.0 * (old_log_std.astype(np.float64) - log_std))
-    return weights[:, None] * shift * inverse_std, weights.sum() * (1.0 - spread) - weights @ shift**2
+    grown = weights.sum() * (1.0 - spread) if spread.ndim == 1 else weights @ (1.0 - spread)
+    return weights[:, None] * shift * inverse_std, grown - weights @ shift**2

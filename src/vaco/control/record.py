@@ -14,6 +14,7 @@ PHASE_COLUMNS = (
     *("kept_fraction", "clip_fraction", "kl", "ess", "policy_loss", "value_loss", "entropy", "grad_norm"),
     *("learning_rate", "kl_coefficient", "explained_variance", "age_min", "age_mean", "age_max"),
     *("collect_seconds", "align_seconds", "update_seconds"),
+    *("kl_total", "normaliser_lag"),
 )
 EVAL_COLUMNS = (
     *("env_steps", "grid_steps", "mean", "std", "episodes"),
@@ -25,8 +26,16 @@ Row = dict[str, float]
 
 
 def to_columns(rows: list[Row], names: Sequence[str], precision: type[np.floating]) -> dict[str, NDArray[Any]]:
-    """Rows as columns, whole numbers as int64 and the others in the given precision."""
-    return {n: np.array([r[n] for r in rows], np.int64 if n in INTEGERS else precision) for n in names}
+    """Rows as columns, whole numbers as int64 and the others in the given precision.
+
+    A row from a checkpoint of before some column was recorded has NaN there.
+    """
+    return {
+        n: np.array([r[n] for r in rows], np.int64)
+        if n in INTEGERS
+        else np.array([r.get(n, np.nan) for r in rows], precision)
+        for n in names
+    }
 
 
 def to_rows(columns: dict[str, NDArray[Any]]) -> list[Row]:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from vaco.control.collect import Collector, require_finite
 from vaco.control.envs import TASKS, make_vector_env
-from vaco.control.evaluate import evaluate
+from vaco.control.evaluate import evaluate, random_observations
 from vaco.control.learner import Learner
 from vaco.control.networks import ActorCritic
+from vaco.control.normaliser_lag import normaliser_lag
 from vaco.control.policy import Normaliser, Snapshot, take_snapshot
 from vaco.control.record import EVAL_COLUMNS, PHASE_COLUMNS, Row, to_columns, to_rows
 from vaco.errors import UserError
@@ -63,6 +64,8 @@ class Run:
         self.networks = ActorCritic(env.observation_size, env.action_size, config.hidden)
         self.networks.initialise(np.random.default_rng(seeds[0]), config.initial_log_std)
         self.normaliser = Normaliser(env.observation_size)
+        if config.normaliser_start == "random":
+            self._meet_random_observations()
         self.collector = Collector(env, self.networks, config.phase_steps)
         self.collector.reset(_environment_seed(config.seed, 0))
         self.learner = Learner(config, self.networks, self.generators["shuffle"])
@@ -95,7 +98,8 @@ class Run:
         if self.config.normalise_observations:
             self.normaliser.update(batch.observations[:-1].reshape(-1, batch.observations.shape[-1]))
         self.phase += 1
-        self.snapshot = self._push()
+        before, self.snapshot = self.snapshot, self._push()
+        moved = normaliser_lag(before, self.snapshot, self.networks, batch)
         finished = time.perf_counter()
         self.seconds += finished - started
         row = {
@@ -110,6 +114,7 @@ class Run:
             "age_mean": float(batch.ages.mean()),
             "age_max": int(batch.ages.max()),
             "collect_seconds": collected - started,
+            "normaliser_lag": moved,
         }
         self.rows.append(row)
         return row
@@ -167,6 +172,18 @@ class Run:
             self.snapshot = Snapshot(int(version), flat, shift, scale, self.config.observation_limit)
             self.buffer.push(self.snapshot)
         self.rows, self.evals = to_rows(part("phases.")), to_rows(part("evals."))
+
+    def _meet_random_observations(self) -> None:
+        """Start the observation statistics from one phase of uniformly random actions.
+
+        In environments of their own and on a stream hashed from the run's seed, so that every later draw is the same as
+        without. The steps are counted nowhere, the rewards not looked at.
+        """
+        stream = np.random.SeedSequence((self.config.seed, 4))
+        env = make_vector_env(self.config.env, num_envs=self.config.num_envs, backend=self.config.backend)
+        seed, generator = int(stream.generate_state(1)[0] >> 1), np.random.default_rng(stream.spawn(1)[0])
+        met = random_observations(env, self.config.phase_steps, seed, generator)
+        self.normaliser.update(met.reshape(-1, env.observation_size))
 
     def _push(self) -> Snapshot:
         snapshot = take_snapshot(self.networks, self.normaliser, self.phase, self.config.observation_limit)

@@ -48,21 +48,27 @@ class RunConfig(Settings):
     c_bar: float = setting(1.0, "V-trace truncation c̄ of the trace", gt=0)
     value_coefficient: float = setting(0.5, "weight of ½(V − v)²", ge=0)
     entropy_coefficient: float = setting(0.0, "weight of the entropy bonus", ge=0)
-    advantage_normalisation: Literal["phase", "minibatch", "none"] = setting(
-        "phase", "standardise advantages over the phase, the minibatch, or not"
+    advantage_normalisation: Literal["phase", "minibatch", "none", "scale", "learner"] = setting(
+        "phase",
+        "standardise advantages over the phase, the minibatch, or not; over the phase by its standard deviation alone "
+        "(scale), or with moments weighted by ρ_T (learner)",
     )
 
     delta: float = setting(0.2, "δ, threshold of the TV filters on mean|·|", gt=0)
     trigger: Literal["minibatch", "phase"] = setting("minibatch", "batch on which the TV trigger is measured")
     clip: float = setting(0.2, "ε of the clips and of SPO", gt=0)
     truncation: float = setting(1.0, "ρ̄ of the truncated importance weight", gt=0)
+    ratio_cap: float = setting(0.0, "C of the weight min(ρ, C) in the coefficient of the filters; 0 for none", ge=0)
     kl_coefficient: float = setting(1.0, "initial b of the KL penalty", gt=0)
     kl_adaptive: bool = setting(True, "adapt b after every phase")
-    kl_target: float = setting(0.01, "target KL(π_T‖π) of the adaptive rule, nats", gt=0)
+    kl_target: float = setting(0.01, "target KL of the adaptive rule, from π_T or, under kl_total, from β; nats", gt=0)
 
     hidden: tuple[int, ...] = setting((64, 64), "widths of the tanh layers of actor and critic, each")
     initial_log_std: float = setting(0.0, "initial log σ of the Gaussian policy")
     normalise_observations: bool = setting(True, "standardise observations, part of the snapshot")
+    normaliser_start: Literal["none", "random"] = setting(
+        "none", "first statistics of observations: of no data, or of one phase of random actions, which is not counted"
+    )
     normalise_rewards: bool = setting(True, "divide rewards by the standard deviation of discounted returns")
     observation_clip: float = setting(10.0, "limit of standardised observations", gt=0)
     reward_clip: float = setting(10.0, "limit of scaled rewards", gt=0)
@@ -74,6 +80,16 @@ class RunConfig(Settings):
         self._check_shape()
         if self.c_bar > self.rho_bar:
             raise UserError(f"c_bar is {self.c_bar}, but V-trace contracts only for c_bar <= rho_bar = {self.rho_bar}")
+        if self.ratio_cap and self.parsed.filter.weight is None:
+            raise UserError(
+                f"ratio_cap is {self.ratio_cap}, but '{self.algorithm}' has no weight that it would truncate: leave it "
+                "at 0 ('truncated' has the setting truncation)"
+            )
+        if self.normaliser_start == "random" and not self.normalise_observations:
+            raise UserError(
+                "normaliser_start is 'random', but observations are not normalised: leave it at 'none', or set "
+                "normalise_observations"
+            )
         if not self.hidden or min(self.hidden) < 1:
             raise UserError(f"hidden is {list(self.hidden)}, but it must list widths of at least 1, such as [64, 64]")
 
@@ -128,7 +144,11 @@ class RunConfig(Settings):
     def filter_settings(self) -> FilterSettings:
         """The numbers the filter sees in the first phase."""
         return FilterSettings(
-            delta=self.delta, clip=self.clip, truncation=self.truncation, kl_coefficient=self.kl_coefficient
+            delta=self.delta,
+            clip=self.clip,
+            truncation=self.truncation,
+            ratio_cap=self.ratio_cap,
+            kl_coefficient=self.kl_coefficient,
         )
 
     @property
