@@ -24,7 +24,8 @@ def rows(
     """Setting, meaning, the most frequent value, and who differs.
 
     Args:
-        configs: by path name, the hyper-parameters of its runs.
+        configs: by path name, the hyper-parameters of its runs. A setting that did not exist yet when a method's runs
+            were made is no exception: it had then the effect of its default.
         methods: by path name, the algorithm and settings it stands for. A variant is named after the settings it
             changes, so these are not repeated as exceptions.
         meanings: by setting, what it means.
@@ -34,7 +35,7 @@ def rows(
     # In the order in which the configuration explains them; what it does not explain comes last.
     settings = [key for key in meanings if key in known] + sorted(known - set(meanings))
     for setting in settings:
-        values = {name: written(config[setting]) if setting in config else "–" for name, config in configs.items()}
+        values = {name: written(config[setting]) for name, config in configs.items() if setting in config}
         common, _ = Counter(values.values()).most_common(1)[0]
         others = [
             f"{style.look(name, methods).label}: {value}"

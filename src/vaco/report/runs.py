@@ -121,6 +121,9 @@ def _groups(runs: Iterable[Run], package: str) -> dict[str, list[Run]]:
 def configurations(runs: Iterable[Run]) -> dict[str, dict[str, Any]]:
     """The hyper-parameters behind each path name, from the manifests of its runs.
 
+    A manifest of before a setting existed lacks it. Such a run has its default, by which a new setting changes nothing,
+    and so agrees with a later run of the same identity.
+
     Raises:
         UserError: two runs of one name were made with different settings.
     """
@@ -128,10 +131,11 @@ def configurations(runs: Iterable[Run]) -> dict[str, dict[str, Any]]:
     for run in runs:
         config = {key: value for key, value in run.manifest["config"].items() if key not in NOT_HYPERPARAMETERS}
         first, where = found.setdefault(run.cell.name, (config, run.cell.path))
-        for key in sorted(first.keys() | config.keys()):
-            if first.get(key) != config.get(key):
+        for key in sorted(first.keys() & config.keys()):
+            if first[key] != config[key]:
                 raise UserError(
-                    f"runs of '{run.cell.name}' differ in {key}: {first.get(key)} in {where}, {config.get(key)} in "
+                    f"runs of '{run.cell.name}' differ in {key}: {first[key]} in {where}, {config[key]} in "
                     f"{run.cell.path}; train one of them again"
                 )
+        found[run.cell.name] = (first | config, where)
     return {name: config for name, (config, _) in found.items()}

@@ -84,7 +84,28 @@ LOOKS: Mapping[str, Look] = {
     "decoupled": Look("Decoupled PPO", "#E69F00", "X", (0, (4, 1, 1, 1)), 1.3, 4.0),
 }
 
-# Pairs ALIGN+FILTER without an alias: the filter gives colour and marker, the alignment the line style.
+# Pairs ALIGN+FILTER without an alias that stand in the comparison beside the aliases. What tells two forms of a method
+# apart is the policy that its trust region is centred on, so their labels say it.
+PAIRS: Mapping[str, Look] = {
+    "once+tv_total": Look("VACO (β)", "#8C2D04", "h", (0, (9, 1.5)), 2.0, 5.5),
+    "none+proximal_clip": Look("PPO (π_T)", "#08306B", "<", (0, (2, 1)), 1.4, 4.5),
+    "none+spo_proximal": Look("SPO (π_T)", "#00441B", ">", (0, (5, 1, 1.2, 1)), 1.3, 4.0),
+    "none+kl_total": Look("PPO-KL (β)", "#3F007D", "p", (0, (3, 2.4)), 1.3, 4.0),
+    "once+centred_clip_fixed": Look("Centred clip (π_T)", "#525252", "d", (0, (1.2, 2.2)), 1.3, 4.0),
+    "once+centred_clip_lag": Look("Centred clip by lag (π_T)", "#969696", "8", (0, (7, 1, 1, 1, 1, 1)), 1.3, 4.0),
+}
+# The same of the aliases, for legends in which both forms stand. GePPO's clip, without the reuse of data that its
+# shrinking is for, is not GePPO.
+_CENTRED = {
+    "vaco": "VACO (π_T)",
+    "ppo": "PPO (β)",
+    "spo": "SPO (β)",
+    "ppo_kl": "PPO-KL (π_T)",
+    "decoupled": "Decoupled PPO (π_T)",
+    "geppo": "Centred clip by age (π_T)",
+}
+
+# Other pairs: the filter gives colour and marker, the alignment the line style.
 _FILTERS = {
     "clip": ("#0072B2", "s"),
     "tv": ("#D55E00", "o"),
@@ -95,6 +116,11 @@ _FILTERS = {
     "truncated": ("#CC79A7", "P"),
     "centred_clip": ("#000000", "D"),
     "decoupled_clip": ("#999999", "X"),
+    "proximal_clip": ("#08306B", "<"),
+    "spo_proximal": ("#00441B", ">"),
+    "kl_total": ("#3F007D", "p"),
+    "centred_clip_fixed": ("#525252", "d"),
+    "centred_clip_lag": ("#969696", "8"),
     "none": ("#666666", "*"),
 }
 _ALIGNMENTS: Mapping[str, DashStyle] = {"none": (0, (1.2, 1.2)), "once": SOLID, "continuous": (0, (5, 1.5))}
@@ -114,8 +140,8 @@ def look(name: str, methods: Mapping[str, Any] | None = None) -> Look:
         name: the name.
         methods: `methods` of `summary.json`, for the settings of variants.
     """
-    if name in LOOKS:
-        return LOOKS[name]
+    if name in LOOKS or name in PAIRS:
+        return LOOKS[name] if name in LOOKS else PAIRS[name]
     if "+" in name:
         align, rule = name.split("+")
         colour, marker = filter_look(rule)
@@ -128,6 +154,18 @@ def look(name: str, methods: Mapping[str, Any] | None = None) -> Look:
     siblings = sorted(key for key, value in (methods or {}).items() if value["algorithm"] == method["algorithm"])
     marker = _VARIANT_MARKERS[siblings.index(name) % len(_VARIANT_MARKERS)]
     return replace(base, label=f"{base.label} {settings}", marker=marker, width=1.2, order=3.5)
+
+
+def centred_label(name: str, methods: Mapping[str, Any] | None = None) -> str:
+    """The label of `look` with the policy in brackets that the trust region is centred on, where the method has one.
+
+    Args:
+        name: as for `look`.
+        methods: as for `look`.
+    """
+    algorithm = (methods or {}).get(name, {"algorithm": name})["algorithm"]
+    plain, own = look(algorithm).label, look(name, methods).label
+    return _CENTRED.get(algorithm, plain) + own.removeprefix(plain)
 
 
 def new_figure(height: float) -> Figure:
