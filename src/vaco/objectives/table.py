@@ -76,7 +76,8 @@ def describe() -> str:
     for alias in ALIASES:
         row = parse(alias)
         lines.append(f"{alias.ljust(width)}   = {row.pair:<22} {row.filter.formula};  {row.align.formula}")
-    lines += ["", "Any pair ALIGN+FILTER is valid.", "", "align:"]
+    lines += ["", "Any pair ALIGN+FILTER is valid. With ratio_cap = C > 0 a coefficient wA, w = ρ or u, is min(w, C) A."]
+    lines += ["", "align:"]
     lines += [f"  {a.name:<15} {a.formula}" for a in ALIGNMENTS.values()]
     lines += ["", "filter:"]
     lines += [f"  {f.name:<15} {f.formula}" for f in FILTERS.values()]
