@@ -76,9 +76,9 @@ def describe() -> str:
     for alias in ALIASES:
         row = parse(alias)
         lines.append(f"{alias.ljust(width)}   = {row.pair:<22} {row.filter.formula};  {row.align.formula}")
-    lines += ["", "Any pair ALIGN+FILTER is valid. With ratio_cap = C > 0 a coefficient wA, w = ρ or u, is min(w, C) A."]
+    lines += ["", "Any pair ALIGN+FILTER is valid. Where w is ρ or u, ratio_cap = C > 0 makes wA in them min(w, C) A."]
     lines += ["", "align:"]
-    lines += [f"  {a.name:<15} {a.formula}" for a in ALIGNMENTS.values()]
+    lines += [f"  {a.name:<18} {a.formula}" for a in ALIGNMENTS.values()]
     lines += ["", "filter:"]
-    lines += [f"  {f.name:<15} {f.formula}" for f in FILTERS.values()]
+    lines += [f"  {f.name:<18} {f.formula}" for f in FILTERS.values()]
     return "\n".join(lines) + "\n"
