@@ -14,6 +14,8 @@ rule train:
         run=r"[^/]+/[^/]+/lag\d+/seed\d+/[^/]+",
     # All methods at the first seed, then all at the second: whenever the work stops, what is there can be compared.
     priority: lambda wildcards: WORK.priority(wildcards.run)
+    # With `snakemake --cache` and SNAKEMAKE_OUTPUT_CACHE, clones on one machine share what the command makes.
+    cache: "omit-software"
     conda:
         "../envs/vaco.yaml"
     threads: 1
