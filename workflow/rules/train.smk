@@ -12,10 +12,10 @@ rule train:
         "logs/train/{run}.log",
     wildcard_constraints:
         run=r"[^/]+/[^/]+/lag\d+/seed\d+/[^/]+",
-    # All methods at the first seed, then all at the second: whenever the work stops, what is there can be compared.
-    priority: lambda wildcards: WORK.priority(wildcards.run)
     # With `snakemake --cache` and SNAKEMAKE_OUTPUT_CACHE, clones on one machine share what the command makes.
     cache: "omit-software"
+    # All methods at the first seed, then all at the second: whenever the work stops, what is there can be compared.
+    priority: lambda wildcards: WORK.priority(wildcards.run)
     conda:
         "../envs/vaco.yaml"
     threads: 1
