@@ -21,7 +21,7 @@ import pyarrow as pa
 from vaco import archive
 from vaco.archive import Archive, Entry
 from vaco.errors import UserError
-from vaco.runs import tables
+from vaco.runs import atomic, tables
 from vaco.runs.folder import EVALS, MANIFEST, PHASES
 from vaco.runs.identity import recorded_id
 from vaco.runs.kinds import AnyTier, Kind
@@ -90,10 +90,17 @@ def subjects(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: give results/<tier>, an archive, runs, or figures")
-        found = sorted(path.parent for path in folder.rglob(archive.INDEX))
-        yield from (path for path in found if path.name == ARCHIVE)
-        if folder.name != ARCHIVE and (not found or (folder / FOLDERS).is_dir()):
+        found = [path for path in [folder, *sorted(folder.rglob("*"))] if is_archive(path)]
+        yield from found
+        if not found or (folder / FOLDERS).is_dir():
             yield folder / FOLDERS if found else folder
+
+
+def is_archive(folder: Path) -> bool:
+    """Whether a folder is to be verified as an archive, be it one that lost a file; not one that is being written."""
+    if not folder.is_dir() or folder.name.startswith("."):
+        return False
+    return folder.name == ARCHIVE or any((folder / name).is_file() for name in (archive.INDEX, archive.SUMS))
 
 
 def references(tier: Any, files: Sequence[Path], results: Path) -> dict[str, Any]:
@@ -170,7 +177,7 @@ def from_folder(folder: Path, kind: Kind, expected: str | None = None) -> Entry:
         )
     for name in (EVALS, PHASES):
         path = folder / name
-        if not path.is_file() or tables.sha256_file(path) != manifest["checksums"].get(name):
+        if not path.is_file() or tables.sha256_file(path) != (manifest.get("checksums") or {}).get(name):
             state = "is missing" if not path.is_file() else f"does not match its checksum in {MANIFEST}"
             raise UserError(f"{path} {state}: delete the folder and train the run again")
     return Entry(str(found), manifest, lambda name: pa.table(dict(tables.read_parquet(folder / f"{name}.parquet"))))
@@ -193,7 +200,10 @@ def restore(entry: Entry, kind: Kind, results: Path) -> Path | None:
     folder = Path(results, FOLDERS, place_of(entry, kind))
     if (folder / MANIFEST).exists():
         return None
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise atomic.write_error(folder, error) from error
     manifest = dict(entry.manifest)
     for name in (EVALS, PHASES):
         table = entry.table(Path(name).stem)
