@@ -168,9 +168,12 @@ def write(
         references: measurements of the random policy by task.
 
     Raises:
-        UserError: the folder holds something else or a damaged archive, or cannot be written; it is as it was then.
+        UserError: there is no run, or the folder holds something else or a damaged archive, or cannot be written; it is
+            as it was then.
     """
     folder = Path(folder)
+    if not entries:
+        raise UserError(f"no run of the tier '{tier}' is finished, so there is nothing to archive: train some first")
     _refuse_strangers(folder)
     made = folder.with_name(f".{folder.name}.new")
     try:
