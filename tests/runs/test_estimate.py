@@ -148,9 +148,18 @@ def test_a_few_finished_runs_of_each_kind_are_read(tier: Tier, tmp_path: Path) -
     manifests = of_this_machine(tier, tmp_path)
     # 2 tasks, 3 methods, 4 runs each.
     assert (len(finished_samples(tmp_path)[0]), len(manifests)) == (2 * 3 * 3, 24)
-    for path in manifests:
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "new"}))
-    assert finished_samples(tmp_path) == ([], 0)
+    path = manifests[0]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "new"}))
+    with pytest.raises(UserError, match="is incomplete"):
+        finished_samples(tmp_path)
+
+
+def test_archived_runs_count_as_finished(tier: Tier, tmp_path: Path) -> None:
+    """As in a fresh clone, which has no folders."""
+    write_archive(tier, tmp_path / "t" / "archive")
+    assert len(finished_samples(tmp_path)[0]) == 2 * 3 * 3
+    assert all(cost.finished for cost in estimate(tier, tmp_path, measure=invented).costs)
+    assert estimate(tier, tmp_path, measure=invented).remaining_core_hours == 0
 
 
 def test_an_episode_takes_what_training_leaves_of_a_runs_time(tier: Tier, tmp_path: Path) -> None:

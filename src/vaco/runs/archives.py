@@ -77,7 +77,9 @@ def finished(results: Path, kind: Kind) -> Iterator[Entry]:
             yield from found.entries.values()
     for path in sorted(Path(results, FOLDERS).rglob(MANIFEST)):
         manifest = tables.read_json(path)
-        if path.parent.name not in known and kind.subject in manifest.get("identity", {}):
+        identity = manifest.get("identity") if isinstance(manifest, dict) else None
+        # One that cannot be read may be of either kind, and is refused as one of each.
+        if path.parent.name not in known and (not isinstance(identity, dict) or kind.subject in identity):
             yield from_folder(path.parent, kind)
 
 
@@ -175,6 +177,8 @@ def from_folder(folder: Path, kind: Kind, expected: str | None = None) -> Entry:
             f"{folder} should hold the run {expected or 'of a known version'}, but its manifest says {found}: move the "
             "folder away and run the same command again"
         )
+    if manifest.get("status") != "complete":
+        raise UserError(f"{folder / MANIFEST} is incomplete: delete the folder and train the run again")
     for name in (EVALS, PHASES):
         path = folder / name
         if not path.is_file() or tables.sha256_file(path) != (manifest.get("checksums") or {}).get(name):
