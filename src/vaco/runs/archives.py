@@ -119,7 +119,11 @@ def references(tier: Any, files: Sequence[Path], results: Path) -> dict[str, Any
     if not hasattr(tier, "reference_episodes"):
         return {}
     known = [record for found in published(results) for record in found.references.values()]
-    records = [tables.read_json(path) for path in files] + known
+    records = [tables.read_json(path) for path in files]
+    for path, record in zip(files, records, strict=True):
+        if not isinstance(record, dict):
+            raise UserError(f"{path} is no measurement of the random policy: make it with vaco evaluate --random --out")
+    records += known
     asked, chosen = (tier.reference_episodes, tier.reference_seed), {}
     for env in tier.environments:
         fitting = [r for r in records if (r.get("env"), r.get("episodes"), r.get("seed")) == (env, *asked)]
