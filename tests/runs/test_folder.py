@@ -15,7 +15,7 @@ from folders import CONFIG, FINAL, at, complete, finish, holder, names, save
 from vaco.errors import UserError
 from vaco.runs import checkpoint, provenance, tables
 from vaco.runs.config import build
-from vaco.runs.folder import RunFolder, discard_other
+from vaco.runs.folder import discard_other
 from vaco.runs.identity import SOURCES_OF_VERSION_1, RunId
 from vaco.runs.lock import HeldError
 

@@ -222,7 +222,7 @@ def test_a_rule_without_source_is_refused(elsewhere: Path) -> None:
     space: dict[str, Any] = {"__name__": "nowhere"}
     exec(compile(RULE, "<typed>", "exec"), space)
     register("novel", "c = ρA")(space["novel"])
-    with pytest.raises(UserError, match="the rule novel has no source that can be read.* define it in a file"):
+    with pytest.raises(UserError, match=r"the rule novel has no source that can be read.* define it in a file"):
         build({"algorithm": "once+novel"}).hash  # noqa: B018
 
 
