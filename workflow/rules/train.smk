@@ -82,7 +82,7 @@ rule reference:
         "../envs/vaco.yaml"
     threads: 1
     shell:
-        "vaco evaluate --env {wildcards.env:q} --random --episodes {wildcards.episodes} --seed {wildcards.seed}"
+        "vaco evaluate --env {wildcards.env:q} --random --episodes {wildcards.episodes:q} --seed {wildcards.seed:q}"
         " --out {output:q} > {log:q} 2>&1"
 
 
