@@ -193,7 +193,8 @@ def difference(one: Path, other: Path) -> str | None:
             if name not in CLOCKS and left[name].tobytes() != right[name].tobytes():
                 return f"{table}: {name}"
     mine, theirs = read_json(one / "manifest.json"), read_json(other / "manifest.json")
-    for name in ("identity", "config", "config_hash", "source_hash", "completed_steps", "status", "versions"):
+    same = ("identity", "config", "config_hash", "training_version", "completed_steps", "status", "versions")
+    for name in same:
         if mine[name] != theirs[name]:
             return f"manifest.json: {name}"
     for name in FILES:

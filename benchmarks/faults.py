@@ -142,7 +142,7 @@ def main() -> int:
     record = {
         "revision": revision,
         "dirty": dirty,
-        "source_hash": provenance.training_hash("vaco"),
+        "source_digest": provenance.source_digest(),
         "seed": options.seed,
         "run": SETTINGS,
         "seconds": round(time.monotonic() - started),

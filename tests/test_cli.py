@@ -15,8 +15,10 @@ from vaco import cli
 from vaco.objectives.filters import FILTERS
 from vaco.objectives.table import ALIASES
 from vaco.runs import checkpoint
+from vaco.runs.config import build
 from vaco.runs.folder import discard_other
-from vaco.runs.provenance import reference_hash, training_hash
+from vaco.runs.identity import RunId
+from vaco.runs.provenance import PLANNED, source_digest
 from vaco.runs.tables import read_parquet, write_json
 
 QUICK = ("--env", "Hopper-v5", "--steps", "2048", "--eval-points", "1", "--eval-episodes", "1", "--quiet")
@@ -98,37 +100,61 @@ def test_an_unfinished_run_of_other_settings_or_code_is_discarded_on_demand(
     out = tmp_path / "run"
     command = ("train", "--out", str(out), *QUICK)
 
-    def begun(config_hash: str, source_hash: str) -> None:
-        meta = {"source_hash": source_hash}
-        checkpoint.save(out / "checkpoints", progress=1, arrays={"x": np.ones(1)}, meta=meta)
-        write_json(out / "run.json", {"schema": 1, "config_hash": config_hash, "config": {}})
+    def begun(config_hash: str, version: int) -> None:
+        checkpoint.save(out / "checkpoints", progress=1, arrays={"x": np.ones(1)}, meta={})
+        run = {"config_hash": config_hash, "training_version": version}
+        write_json(out / "run.json", {"schema": 2, **run, "config": {}})
 
-    begun("other", training_hash("vaco"))
+    begun("other", 1)
     assert "another configuration" in refused(capsys, *command)
     assert cli.run([*command, "--discard-other"]) == 0
     done = json.loads((out / "manifest.json").read_text())
     assert "was discarded" in capsys.readouterr().err
 
-    # The same settings, other training code; and a finished run is never discarded.
+    # The same settings, another training version; and a finished run is never discarded.
     (out / "manifest.json").unlink()
-    begun(done["config_hash"], "f" * 64)
-    assert "other training code" in refused(capsys, *command)
+    begun(done["config_hash"], 7)
+    assert "of training version 7, and the code here has version 1" in refused(capsys, *command)
     assert cli.run([*command, "--discard-other"]) == 0 and "was discarded" in capsys.readouterr().err
     before = (out / "manifest.json").read_bytes()
     assert "another configuration" in refused(capsys, *command, "--seed", "1", "--discard-other")
     assert (out / "manifest.json").read_bytes() == before
-    write_json(out / "manifest.json", json.loads(before) | {"source_hash": "f" * 64})
-    assert cli.run(command) == 0
-    said = capsys.readouterr().err
-    assert "made by other training code (hash ffffffffffff" in said and "nothing to do" in said
+    # Other source of the same version is the same run.
+    write_json(out / "manifest.json", json.loads(before) | {"source_digest": "f" * 16, "revision": "f" * 40})
+    assert cli.run(command) == 0 and "nothing to do" in capsys.readouterr().err
     # A mistyped folder must not read as advice to delete what is in it.
     assert "delete the folder" not in refused(capsys, *command, "--seed", "1")
 
     # What can be continued is.
-    assert not discard_other(out, done["config_hash"], done["source_hash"])
+    run = RunId(done["config_hash"], done["training_version"])
+    assert not discard_other(out, run, build)
     (out / "manifest.json").unlink()
-    begun(done["config_hash"], done["source_hash"])
-    assert not discard_other(out, done["config_hash"], done["source_hash"]) and (out / "checkpoints").is_dir()
+    begun(run.config_hash, run.version)
+    assert not discard_other(out, run, build) and (out / "checkpoints").is_dir()
+
+
+@pytest.mark.parametrize("command", [("train", *QUICK), ("lm", "train", "--set", "warm_target=0", "--quiet")])
+def test_a_job_that_is_not_what_was_planned_stops_and_leaves_nothing(
+    command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = ("--out", str(tmp_path / "run"))
+    said = refused(capsys, *command, *out, "--run-id", "0123456789abcdef-v1")
+    assert "planned as run 0123456789abcdef-v1, but" in said and "nothing was trained" in said
+    here = said.split("it would be ")[1].split(":")[0]
+    assert "start the workflow again" in refused(capsys, *command, *out, "--run-id", here.replace("-v1", "-v2"))
+    monkeypatch.setenv(PLANNED, "0" * 16)
+    said = refused(capsys, *command, *out, "--run-id", here)
+    assert f"(source {'0' * 16} then, {source_digest()} now)" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_is_what_was_planned_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PLANNED, source_digest())
+    run = build({"env": "Hopper-v5", "steps": 2048, "eval_points": 1, "eval_episodes": 1}).run_id
+    assert cli.run(["train", "--out", str(tmp_path / "run"), *QUICK, "--run-id", str(run)]) == 0
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert RunId(manifest["config_hash"], manifest["training_version"]) == run
+    assert manifest["source_digest"] == source_digest()
 
 
 def test_a_folder_that_holds_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +212,7 @@ def test_evaluate_a_finished_run_and_random_actions(tmp_path: Path, capsys: pyte
     assert policy["episodes"] == 3 == len(policy["returns"]) and policy["env"] == "Hopper-v5"
     assert cli.run(["evaluate", "--random", "--env", "Hopper-v5", "--episodes", "3", "--out", str(result)]) == 0
     random = json.loads(result.read_text())
-    assert random["policy"] == "uniform random" and random["source_hash"] == reference_hash()
+    assert random["policy"] == "uniform random" and "source_hash" not in random
     assert random["versions"]["mujoco"]
     assert "Hopper-v5" in capsys.readouterr().out
     assert len(read_parquet(out / "evals.parquet")["mean"]) == 2

@@ -88,6 +88,21 @@ def build_parser() -> argparse.ArgumentParser:
     algorithms = commands.add_parser("algorithms", help="print the table of algorithms")
     algorithms.set_defaults(function=_algorithms)
 
+    _add_many(commands)
+
+    doctor = commands.add_parser("doctor", help="what this machine offers, whether results repeat here, what to fix")
+    doctor.set_defaults(function=_doctor)
+    doctor.add_argument("--results", **RESULTS, help="where runs will be kept")
+    doctor.add_argument("--profile", type=Path, metavar="DIR", help="check a Snakemake profile against this cluster")
+    doctor.add_argument("--tier", help="with --profile: are its time limits long enough for this tier?")
+    doctor.add_argument("--quick", action="store_true", help="do not train the same short run twice")
+
+    commands.add_parser("theory", help="verify every bound numerically and exactly; see 'vaco theory --help'")
+    return parser
+
+
+def _add_many(commands: Any) -> None:
+    """Enter the commands for many runs."""
     estimate = commands.add_parser("estimate", help="runs, environment steps, core-hours and disk of a tier")
     estimate.set_defaults(function=_estimate)
     estimate.add_argument("--tier", default="smoke", help="smoke, desk, paper or a file (default smoke)")
@@ -119,16 +134,6 @@ def build_parser() -> argparse.ArgumentParser:
     stale.set_defaults(function=_stale)
     stale.add_argument("--tier", required=True, help=TIER)
     stale.add_argument("--results", **RESULTS, help="where archives and run folders are")
-
-    doctor = commands.add_parser("doctor", help="what this machine offers, whether results repeat here, what to fix")
-    doctor.set_defaults(function=_doctor)
-    doctor.add_argument("--results", **RESULTS, help="where runs will be kept")
-    doctor.add_argument("--profile", type=Path, metavar="DIR", help="check a Snakemake profile against this cluster")
-    doctor.add_argument("--tier", help="with --profile: are its time limits long enough for this tier?")
-    doctor.add_argument("--quick", action="store_true", help="do not train the same short run twice")
-
-    commands.add_parser("theory", help="verify every bound numerically and exactly; see 'vaco theory --help'")
-    return parser
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -304,7 +309,7 @@ def _verify(options: argparse.Namespace) -> None:
         if verify.holds_products(folder):
             found, count = verify.sidecars(folder, Path())
             products += count
-        elif folder.name == archives.ARCHIVE:
+        elif archives.is_archive(folder):
             named = Path("config", f"{folder.resolve().parent.name}.yaml")
             tier = load_any_tier(options.tier or named) if options.tier or named.is_file() else None
             found, count = verify.verify_archive(folder, tier, KINDS, allow_missing=options.allow_missing)

@@ -8,7 +8,9 @@ import yaml
 
 from vaco.cli import run as cli
 from vaco.errors import UserError
-from vaco.lm.tiers import load_lm_tier, main
+from vaco.lm.config import build_lm
+from vaco.lm.tiers import LMRun, LMTier, load_lm_tier, main
+from vaco.runs.config import parse_assignment
 
 CONFIG = Path(__file__).parents[2] / "config"
 SMALL = {
@@ -29,10 +31,15 @@ def written(folder: Path, **changes: object) -> Path:
     return path
 
 
+def cell(tier: LMTier, words: str) -> LMRun:
+    (found,) = [run for run in tier.runs if run.cell == words]
+    return found
+
+
 @pytest.mark.parametrize("name", ["lm_smoke", "lm_desk", "lm_paper"])
 def test_the_tiers_of_the_repository_load(name: str) -> None:
     tier = load_lm_tier(CONFIG / f"{name}.yaml")
-    assert tier.name == name and len({run.folder for run in tier.runs}) == len(tier.runs)
+    assert tier.name == name and len({run.config.run_id for run in tier.runs}) == len(tier.runs)
     needed = {"ppo", "vaco", "decoupled", "a3po", "cispo"}
     assert needed <= {run.config.algorithm for run in tier.runs if "main" in run.grids}
     assert len({run.config.warm_hash for run in tier.runs}) == 1
@@ -55,21 +62,27 @@ def test_runs_are_a_product_each_once_seed_by_seed(tmp_path: Path) -> None:
     cells = [(r.config.algorithm, r.config.minibatches, r.config.lag, r.config.seed) for r in tier.runs]
     assert len(cells) == len(set(cells)) == 2 * (2 * 2 + 1)
     assert [seed for *_, seed in cells] == [0] * 4 + [1] * 4 + [0, 1]  # the main grid first
-    shared = next(r for r in tier.runs if r.folder == "lm_t/runs/chain_sum/vaco/lag1/n2/seed0")
-    assert shared.grids == ("main", "old") and tier.find(shared.folder) is shared
-    assert "--minibatches 2" in " ".join(shared.flags)
-    with pytest.raises(UserError, match="has no run"):
-        tier.find("lm_t/runs/chain_sum/vaco/lag9/n2/seed0")
+    shared = cell(tier, "vaco/lag1/n2/seed0")
+    assert shared.grids == ("main", "old")
+    assert shared.config.place == f"chain_sum/{shared.config.parsed.row}/lag1/n2/seed0/{shared.config.run_id}"
+
+
+def test_the_command_makes_the_run_that_was_planned(tmp_path: Path) -> None:
+    """Of words that no tier and no alias are part of."""
+    for run in load_lm_tier(written(tmp_path)).runs:
+        assert run.command[:3] == ["vaco", "lm", "train"] and set(run.command[3::2]) == {"--set"}
+        assert build_lm(dict(map(parse_assignment, run.command[4::2]))).run_id == run.config.run_id
+        assert not any("lm_t" in word for word in run.command)
 
 
 def test_a_variant_is_an_algorithm_with_settings_of_its_own(tmp_path: Path) -> None:
     variants = {"vaco-delta0.1": {"algorithm": "vaco", "training": {"delta": 0.1}}}
     tier = load_lm_tier(written(tmp_path, algorithms=["vaco", "vaco-delta0.1"], variants=variants))
-    run = tier.find("lm_t/runs/chain_sum/vaco-delta0.1/lag1/n2/seed0")
-    plain = tier.find("lm_t/runs/chain_sum/vaco/lag1/n2/seed0")
+    run, plain = cell(tier, "vaco-delta0.1/lag1/n2/seed0"), cell(tier, "vaco/lag1/n2/seed0")
     assert (run.config.algorithm, run.config.delta, plain.config.delta) == ("vaco", 0.1, 0.2)
     assert run.config.hash != plain.config.hash
-    assert run.flags == [*plain.flags, "--set", "delta=0.1"]
+    added = [word for word in run.command if word not in plain.command]
+    assert added == ["delta=0.1"] and len(run.command) == len(plain.command) + 2
 
 
 @pytest.mark.parametrize(

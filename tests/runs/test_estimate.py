@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from folders import write_archive, write_run
 
 from vaco.errors import UserError
 from vaco.runs.estimate import Sample, estimate, finished_samples, measure_run, this_machine
 from vaco.runs.tiers import Tier, load_tier
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))  # the generator of synthetic run folders
-
-from synthetic import write_tier
-
-SAMPLE = Sample(
-    "Hopper-v5", "ppo", 10, collect=1e-4, learn=2e-4, episode=0.05, columns=28, fixed_bytes=1000, fresh=True
-)
+SAMPLE = Sample("Hopper-v5", "ppo", 10, collect=1e-4, learn=2e-4, episode=0.05, columns=28, fresh=True)
 
 
 @pytest.fixture
@@ -62,7 +56,7 @@ def test_hours_steps_and_disk_by_hand(tier: Tier, tmp_path: Path) -> None:
             total += 4 * (20480 * (collect + learn) + evaluation)
     assert found.core_hours == pytest.approx(total / 3600)
     assert found.remaining_core_hours == found.core_hours
-    assert found.disk_bytes == pytest.approx(24 * (1000 + 4 * 28 * 10))
+    assert found.disk_bytes == pytest.approx(24 * (120_000 + 4 * 28 * 10))
 
 
 def test_as_few_short_runs_as_cover_tasks_and_alignments(tier: Tier, tmp_path: Path) -> None:
@@ -98,14 +92,14 @@ def test_a_short_run_is_read_back_as_a_finished_one_would_be(tmp_path: Path) -> 
 
     fresh = measure_run("InvertedPendulum-v5", "ppo")
     assert fresh.fresh and fresh.env == "InvertedPendulum-v5" and 0 < fresh.collect < 1 and 0 < fresh.learn < 1
-    folder = tmp_path / "t/runs/InvertedPendulum-v5/ppo/lag1/seed0"
+    folder = tmp_path / "runs/InvertedPendulum-v5/none+clip/lag1/seed0/any"
     flags = ["--env", "InvertedPendulum-v5", "--algorithm", "ppo", "--lag", "1", "--seed", "0", "--steps", "4096"]
     flags += ["--eval-points", "1", "--eval-episodes", "1", "--quiet", "--out", str(folder)]
     subprocess.run([sys.executable, "-m", "vaco", "train", *flags], check=True, capture_output=True)
     (read,), elsewhere = finished_samples(tmp_path)
     assert elsewhere == 0
     assert not read.fresh and (read.env, read.algorithm, read.epochs) == ("InvertedPendulum-v5", "ppo", 10)
-    assert read.columns == fresh.columns and read.fixed_bytes > 1000
+    assert read.columns == fresh.columns
 
 
 @pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"cpu": "abacus"}, {"host": None}])
@@ -114,7 +108,8 @@ def test_runs_of_another_machine_are_not_taken_for_this_ones(
 ) -> None:
     """In a fresh clone the tracked runs are the authors', and the tier is measured here."""
     place = tmp_path / "results"
-    write_tier(tier, place / "t", phases=10)
+    for spec in tier.runs():
+        write_run(spec.config, place)
     manifests = sorted(place.rglob("manifest.json"))
     host, cpu = this_machine()
     for number, path in enumerate(manifests):
@@ -124,14 +119,15 @@ def test_runs_of_another_machine_are_not_taken_for_this_ones(
     assert len(samples) == 1 and elsewhere == len(manifests) - 1
     text = estimate(tier, place, measure=invented).render()
     assert f"This machine is {host} with {cpu}." in text
-    assert "1 runs under results/ that finished on this machine (Hopper-v5)" in text
+    assert "1 runs that finished on this machine (Hopper-v5)" in text
     assert "1 short runs made now on this machine (Walker2d-v5 with" in text
     assert f"Not from the {elsewhere} finished runs under results/ that other machines made." in text
 
 
 def of_this_machine(tier: Tier, place: Path) -> list[Path]:
     """Manifests of all runs of a tier, as if they had finished here."""
-    write_tier(tier, place / "t", phases=10)
+    for spec in tier.runs():
+        write_run(spec.config, place)
     manifests = sorted(place.rglob("manifest.json"))
     host, cpu = this_machine()
     for path in manifests:
@@ -141,18 +137,29 @@ def of_this_machine(tier: Tier, place: Path) -> list[Path]:
 
 def test_a_damaged_manifest_is_named(tier: Tier, tmp_path: Path) -> None:
     path = of_this_machine(tier, tmp_path)[0]
-    path.write_text("[]")
-    with pytest.raises(UserError, match="is no manifest of a run"):
-        finished_samples(tmp_path)
+    for content in ("[]", "{", "{}", '{"identity": []}', path.read_text().replace('"training_version"', '"x"')):
+        path.write_text(content)
+        with pytest.raises(UserError) as caught:
+            finished_samples(tmp_path)
+        assert str(path.parent) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_few_finished_runs_of_each_kind_are_read(tier: Tier, tmp_path: Path) -> None:
     manifests = of_this_machine(tier, tmp_path)
     # 2 tasks, 3 methods, 4 runs each.
     assert (len(finished_samples(tmp_path)[0]), len(manifests)) == (2 * 3 * 3, 24)
-    for path in manifests:
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "new"}))
-    assert finished_samples(tmp_path) == ([], 0)
+    path = manifests[0]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "new"}))
+    with pytest.raises(UserError, match="is incomplete"):
+        finished_samples(tmp_path)
+
+
+def test_archived_runs_count_as_finished(tier: Tier, tmp_path: Path) -> None:
+    """As in a fresh clone, which has no folders."""
+    write_archive(tier, tmp_path / "t" / "archive")
+    assert len(finished_samples(tmp_path)[0]) == 2 * 3 * 3
+    assert all(cost.finished for cost in estimate(tier, tmp_path, measure=invented).costs)
+    assert estimate(tier, tmp_path, measure=invented).remaining_core_hours == 0
 
 
 def test_an_episode_takes_what_training_leaves_of_a_runs_time(tier: Tier, tmp_path: Path) -> None:

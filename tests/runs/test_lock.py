@@ -129,6 +129,34 @@ def test_a_lock_taken_with_the_kernels_help_counts_where_there_is_none_any_more(
     RunLock(tmp_path / "run.lock").acquire()
 
 
+def test_a_lock_on_nfs_is_the_kernels_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS locks only what is open for writing."""
+    flock = fcntl.flock
+
+    def as_on_nfs(file: Any, how: int) -> None:
+        if isinstance(file, int) or not file.writable():
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, how)
+
+    die(tmp_path, "at once")
+    monkeypatch.setattr(fcntl, "flock", as_on_nfs)
+    lock = RunLock(tmp_path / "run.lock")
+    lock.acquire()
+    assert json.loads(lock.path.read_text())["locked"] is True
+    with pytest.raises(HeldError, match=r"then run the same command again$"):
+        RunLock(lock.path).acquire()
+
+
+def test_a_held_lock_does_not_keep_a_disk_from_being_made_read_only(small_disk: Path) -> None:
+    lock = RunLock(small_disk / "run.lock")
+    lock.acquire()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    lock.heartbeat()
+    assert lock.held()
+    lock.release()
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+
+
 def test_a_full_disk_leaves_no_torn_lock(small_disk: Path) -> None:
     with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
         while True:

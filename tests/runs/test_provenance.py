@@ -1,11 +1,11 @@
+"""What a manifest records of source and machine, and the guard between the plan of a workflow and its jobs."""
+
 from __future__ import annotations
 
-import ast
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,10 @@ import torch
 
 import vaco
 from vaco.errors import UserError
-from vaco.objectives.filters import FILTERS
-from vaco.objectives.table import ALIASES
 from vaco.runs import provenance
-from vaco.runs.provenance import training_hash
+from vaco.runs.identity import RunId
 
 SOURCE = Path(vaco.__file__).parent
-Changed = Callable[[], set[str]]
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -37,8 +34,7 @@ class TestManifest:
         return provenance.manifest(
             identity={"env": "E", "algorithm": "vaco", "lag": 1, "seed": 0, "steps": 10},
             config={"delta": 0.2},
-            config_hash="c",
-            source_hash="s",
+            run_id=RunId("c", 3),
             started="2026-01-01T00:00:00+00:00",
             finished="2026-01-01T01:00:00+00:00",
             wall_seconds=3600.0,
@@ -47,9 +43,13 @@ class TestManifest:
 
     def test_holds_what_the_contract_says(self) -> None:
         record = self.manifest()
-        contract = "schema identity config config_hash source_hash revision dirty versions host cpu platform threads"
-        assert set(record) == {*contract.split(), "started", "finished", "wall_seconds", "completed_steps"}
-        assert record["schema"] == 1 and record["identity"]["algorithm"] == "vaco"
+        contract = "schema identity config config_hash training_version revision dirty source_digest versions host cpu"
+        assert set(record) == {
+            *contract.split(),
+            *("platform", "threads", "started", "finished", "wall_seconds", "completed_steps"),
+        }
+        assert (record["schema"], record["config_hash"], record["training_version"]) == (2, "c", 3)
+        assert record["identity"]["algorithm"] == "vaco"
         assert json.loads(json.dumps(record, allow_nan=False)) == record
 
     def test_versions_are_those_imported(self) -> None:
@@ -129,261 +129,62 @@ class TestRevision:
         assert provenance.source_revision(package) == (expected, False)
 
 
-ROWS = sorted({f"{align}+{rule}" for align, rule in ALIASES.values()} | {f"once+{rule}" for rule in FILTERS})
-
-
-def hashes(package: Path) -> dict[str, str]:
-    return {name: training_hash(name, package=package) for name in ROWS}
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this package's source."""
-    target = tmp_path_factory.mktemp("untouched") / "vaco"
-    return Path(shutil.copytree(SOURCE, target, ignore=shutil.ignore_patterns("__pycache__")))
-
-
-@pytest.fixture(scope="module")
-def before(untouched: Path) -> dict[str, str]:
-    return hashes(untouched)
-
-
-@pytest.fixture
-def copy(untouched: Path, tmp_path: Path) -> Path:
-    """Another copy, to edit."""
-    return Path(shutil.copytree(untouched, tmp_path / "vaco"))
-
-
-@pytest.fixture
-def changed(copy: Path, before: dict[str, str]) -> Callable[[], set[str]]:
-    """The rows whose hash changed with the edits to `copy`."""
-    return lambda: {name for name, value in hashes(copy).items() if value != before[name]}
-
-
-def test_the_reference_hash_is_that_of_the_environments(copy: Path) -> None:
-    before = provenance.reference_hash(package=copy)
-    for name, counts in (("control/learner.py", False), ("control/replay.py", True), ("control/envs/tasks.py", True)):
-        path = copy / name
-        text = path.read_text()
-        path.write_text(text + "\n# a remark\n")
-        assert provenance.reference_hash(package=copy) == before
-        path.write_text(text + "\nEDITED = 1\n")
-        assert (provenance.reference_hash(package=copy) != before) is counts
-        path.write_text(text)
-
-
-class TestTrainingHash:
-    def test_one_hash_a_row_wherever_the_source_lies(self, copy: Path, changed: Changed) -> None:
-        assert changed() == set()
-        assert len(set(hashes(copy).values())) == len(ROWS)
-        assert all(len(value) == 64 for value in hashes(copy).values())
-
-    def test_an_alias_is_its_row(self) -> None:
-        for name, (align, rule) in ALIASES.items():
-            assert training_hash(name) == training_hash(f"{align}+{rule}")
-
-    def test_unknown_algorithm(self) -> None:
-        with pytest.raises(UserError, match="vaco"):
-            training_hash("vacco")
-
-    @pytest.mark.parametrize("rule", sorted(FILTERS))
-    def test_editing_a_filter_trains_only_its_runs_again(self, copy: Path, changed: Changed, rule: str) -> None:
-        name = FILTERS[rule].function.__name__
-        path = copy / "objectives" / "filters.py"
-        head, _, tail = path.read_text().partition(f"\ndef {name}(")
-        path.write_text(f"{head}\ndef {name}(_new: int = 1, *, {tail.lstrip('*, ')}")
-        assert changed() == {row for row in ROWS if row.endswith(f"+{rule}")}
-
-    def test_cosmetic_edits_train_nothing_again(self, copy: Path, changed: Changed) -> None:
-        for path in copy.rglob("*.py"):
-            source = path.read_text()
-            path.write_text(f'{source}\n\n# a remark\n"""And a bare text."""\n')
-        path = copy / "objectives" / "filters.py"
-        text = path.read_text()
-        for rule in FILTERS.values():
-            assert json.dumps(rule.formula, ensure_ascii=False) in text
-            text = text.replace(json.dumps(rule.formula, ensure_ascii=False), '"another formula"')
-        path.write_text(text)
-        assert changed() == set()
-
-    def test_docstrings_do_not_count(self, copy: Path, changed: Changed) -> None:
-        edited = 0
-        for path in sorted(copy.rglob("*.py")):
-            lines = path.read_text().splitlines()
-            for node in ast.walk(ast.parse(path.read_text())):
-                kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-                if isinstance(node, kinds) and ast.get_docstring(node) is not None:
-                    number = node.body[0].lineno - 1
-                    lines[number] = lines[number].replace('"""', '"""Other words. ', 1)
-                    edited += 1
-            path.write_text("\n".join(lines))
-        assert edited > 50 and changed() == set()
-
-    @pytest.mark.parametrize("name", ["objectives/align.py", "lag.py", "runs/config.py"])
-    def test_editing_what_every_run_uses_trains_all_again(self, copy: Path, changed: Changed, name: str) -> None:
-        assert (copy / name).is_file()
-        with (copy / name).open("a") as stream:
-            stream.write("\n_NEW = 1\n")
-        assert changed() == set(ROWS)
-
-    @pytest.mark.parametrize("name", ["control/new.py", "control/envs/deeper/new.py", "objectives/new.py"])
-    def test_a_new_module_trains_all_again(self, copy: Path, changed: Changed, name: str) -> None:
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        (copy / name).write_text("X = 1\n")
-        first = hashes(copy)
-        (copy / name).write_text("X = 1.0\n")
-        assert changed() == set(ROWS) and all(first[row] != value for row, value in hashes(copy).items())
-
-    @pytest.mark.parametrize(
-        "name", ["errors.py", "__init__.py", "cli.py", "runs/folder.py", "runs/provenance.py", "report/x.py", "lm/x.py"]
-    )
-    def test_editing_the_rest_trains_nothing_again(self, copy: Path, changed: Changed, name: str) -> None:
-        (copy / name).parent.mkdir(exist_ok=True)
-        with (copy / name).open("a") as stream:
-            stream.write("\n_NEW = 1\n")
-        assert changed() == set()
-
-    def test_a_new_filter_and_a_new_row_train_nothing_again(
-        self, copy: Path, before: dict[str, str], script: Callable[..., Any]
-    ) -> None:
-        with (copy / "objectives" / "filters.py").open("a") as stream:
-            stream.write(
-                '\n\n@register("novel", "c = 1")\n'
-                "def novel(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:\n    return _novel(x)\n"
-                "\n\ndef _novel(x: Samples) -> Filtered:\n    raise NotImplementedError\n"
-            )
-        with (copy / "objectives" / "table.py").open("a") as stream:
-            stream.write('\nALIASES["newest"] = ("once", "novel")\n')
-        done = script(
-            "import sys, json\nsys.path.insert(0, sys.argv[1])\n"
-            "import vaco\nassert vaco.__file__.startswith(sys.argv[1])\n"
-            "from vaco.runs.provenance import training_hash\n"
-            "print(json.dumps({name: training_hash(name) for name in [*sys.argv[2:], 'newest']}))",
-            copy.parent,
-            *ROWS,
-        )
-        found = json.loads(done.stdout)
-        newest = found.pop("newest")
-        assert found == before and newest not in found.values()
-
-
-FILTERS_SOURCE = """
-from elsewhere import thing
-FILTERS = {}
-LIMIT = used_by_constant()
-def register(name, formula): ...
-def used_by_constant(): return 1
-def for_learner(): return 1
-def of_no_filter(): return 1
-def shared(): return deep()
-def deep(): return LIMIT
-def only_a(): return deepest_a()
-def deepest_a(): return 1
-@register("a", "formula a")
-def a(x): return shared() + only_a() + used_by_constant()
-@register("b", "formula b")
-def b(x): return shared()
-"""
-
-
-class TestWhichFunctionsCount:
-    """A made-up package, in which each function of ``filters.py`` has one reason to count."""
+class TestSourceDigest:
+    """Recorded, and compared within one workflow only: a text of the training code, whatever it means."""
 
     @pytest.fixture
-    def package(self, tmp_path: Path) -> Path:
-        (tmp_path / "objectives").mkdir()
-        (tmp_path / "control").mkdir()
-        (tmp_path / "objectives" / "filters.py").write_text(FILTERS_SOURCE)
-        (tmp_path / "objectives" / "table.py").write_text("from vaco.objectives.filters import a, b\n")
-        (tmp_path / "control" / "learner.py").write_text("from vaco.objectives.filters import for_learner\n")
-        return tmp_path
+    def copy(self, tmp_path: Path) -> Path:
+        ignored = shutil.ignore_patterns("__pycache__")
+        return Path(shutil.copytree(SOURCE, tmp_path / "vaco", ignore=ignored))
 
-    def hash(self, package: Path, used: str, row: str = "row") -> str:
-        return provenance._hash_sources(package, row=row, used={used}, registered={"a", "b"})
+    def test_it_is_that_of_the_source_wherever_it_lies(self, copy: Path) -> None:
+        assert provenance.source_digest(copy) == provenance.source_digest()
+        assert len(provenance.source_digest()) == 16
 
     @pytest.mark.parametrize(
-        ("old", "affected"),
+        ("name", "counts"),
         [
-            ("def a(x):", "a"),
-            ("def b(x):", "b"),
-            ("def only_a():", "a"),
-            ("def deepest_a():", "a"),
-            ("def shared():", "ab"),
-            ("def deep():", "ab"),
-            ("def used_by_constant():", "ab"),
-            ("def for_learner():", "ab"),
-            ("def of_no_filter():", "ab"),
-            ("def register(name, formula):", "ab"),
-            ("import thing", "ab"),
-            ("LIMIT = ", "ab"),
-            ("formula a", ""),
-            ("FILTERS = {}", ""),
+            ("objectives/filters.py", True),
+            ("control/learner.py", True),
+            ("control/envs/new.py", True),
+            ("lm/train.py", True),
+            ("runs/rng.py", True),
+            ("lag.py", True),
+            ("cli.py", False),
+            ("report/stats.py", False),
+            ("control/notes.txt", False),
         ],
     )
-    def test_edit(self, package: Path, old: str, affected: str) -> None:
-        before = {used: self.hash(package, used) for used in "ab"}
-        path = package / "objectives" / "filters.py"
-        new = {
-            "import thing": "import stuff",
-            "LIMIT = ": "LIMIT = 1 + ",
-            "formula a": "other",
-            "FILTERS = {}": "FILTERS = {'a': 1}",
-        }
-        path.write_text(path.read_text().replace(old, new.get(old, f"{old} 1 + ".replace(": 1 + ", ": 1;"))))
-        assert path.read_text() != FILTERS_SOURCE
-        assert "".join(used for used in "ab" if self.hash(package, used) != before[used]) == affected
+    def test_which_edits_it_notices(self, copy: Path, name: str, counts: bool) -> None:
+        before = provenance.source_digest.__wrapped__(copy)
+        with (copy / name).open("a") as stream:
+            stream.write("\n# a remark\n")
+        assert (provenance.source_digest.__wrapped__(copy) != before) is counts
 
-    def test_a_helper_of_one_filter_that_the_learner_takes_too_counts_for_all(self, package: Path) -> None:
-        for source in (
-            "from vaco.objectives.filters import only_a",
-            "from vaco.objectives import filters\nfilters.only_a",
-        ):
-            (package / "control" / "learner.py").write_text(source)
-            (package / "objectives" / "filters.py").write_text(FILTERS_SOURCE)
-            before = self.hash(package, "b")
-            (package / "objectives" / "filters.py").write_text(
-                FILTERS_SOURCE.replace("def deepest_a(", "def deepest_a(y, ")
-            )
-            assert self.hash(package, "b") != before
-
-    def test_the_row_counts(self, package: Path) -> None:
-        assert self.hash(package, "a", "one") != self.hash(package, "a", "other")
-
-    def test_a_moved_module_counts(self, package: Path) -> None:
-        before = self.hash(package, "a")
-        (package / "control" / "learner.py").rename(package / "control" / "teacher.py")
-        assert self.hash(package, "a") != before
+    def test_a_process_keeps_what_it_found_first(self, copy: Path) -> None:
+        """A run that takes hours records the code that it runs, not the one that lies there when it ends."""
+        before = provenance.source_digest(copy)
+        (copy / "lag.py").write_text("")
+        assert provenance.source_digest(copy) == before
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("x = 1", "x = 1.0"),
-        ("x = 1", "x = True"),
-        ("x = a - b", "x = b - a"),
-        ("x = a < b", "x = a <= b"),
-        ("f(x=1)", "f(y=1)"),
-        ("def f(*, a, b=1): pass", "def f(*, a=1, b): pass"),
-        ("{**a, 'b': c}", "{'b': c, **a}"),
-        ("x = None", "x = ..."),
-        ("x = 'text'", "x = 'Text'"),
-        ("x = f'{a}'", "x = f'{a!r}'"),
-        ("return_ = [1, None]", "return_ = [None, 1]"),
-    ],
-)
-def test_meaning_is_kept_in_the_canonical_text(first: str, second: str) -> None:
-    assert provenance._canonical_source(first) != provenance._canonical_source(second)
+class TestPlanned:
+    RUN = RunId("abc", 2)
 
+    def test_what_was_planned_may_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(provenance.PLANNED, raising=False)
+        provenance.require_planned(None, self.RUN)
+        provenance.require_planned("abc-v2", self.RUN)
+        monkeypatch.setenv(provenance.PLANNED, provenance.source_digest())
+        provenance.require_planned("abc-v2", self.RUN)
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("x=1", "x = (1)  # one"),
-        ("def f():\n  return 1", 'def f():\n    """One."""\n\n    return 1'),
-        ("class A:\n  x: int = 1", 'class A:\n    """A."""\n    x: int = 1\n    """Of x."""'),
-        ("f('a')", 'f(u"a",)'),
-        ('register("a", "f", g)', 'register("b", "h", g)'),
-    ],
-)
-def test_appearance_is_not(first: str, second: str) -> None:
-    assert provenance._canonical_source(first) == provenance._canonical_source(second)
+    @pytest.mark.parametrize("planned", ["abd-v2", "abc-v1", "abc", ""])
+    def test_another_run_may_not(self, planned: str) -> None:
+        with pytest.raises(UserError, match=f"planned as run {planned}, but .* would be abc-v2: nothing was trained"):
+            provenance.require_planned(planned, self.RUN)
+
+    def test_nor_one_of_edited_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(provenance.PLANNED, "0" * 16)
+        with pytest.raises(UserError, match=r"edited after the workflow was planned \(source 0{16} then") as caught:
+            provenance.require_planned("abc-v2", self.RUN)
+        assert "\n" not in str(caught.value)

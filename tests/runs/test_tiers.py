@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import yaml
 
 from vaco.errors import UserError
 from vaco.report.plan import read_plan
+from vaco.runs.config import build, parse_assignment
 from vaco.runs.explain import check
 from vaco.runs.tier_file import WorkflowConfig
 from vaco.runs.tiers import BATCHED_TASKS, Tier, load_tier, main
@@ -46,8 +46,8 @@ def make(tmp_path: Path) -> Any:
 def test_the_tiers_of_the_repository_expand_to_their_runs(name: str, runs: int) -> None:
     tier = load_tier(CONFIG / f"{name}.yaml")
     specs = tier.runs()
-    assert len(specs) == runs == len({spec.folder for spec in specs})
-    assert tier.name == name and all(spec.folder.startswith(f"{name}/runs/") for spec in specs)
+    assert len(specs) == runs == len({spec.config.place for spec in specs}) == len({s.config.run_id for s in specs})
+    assert tier.name == name
 
 
 def test_desk_shares_the_runs_that_several_studies_ask_for() -> None:
@@ -112,27 +112,38 @@ def test_an_override_of_an_algorithm_that_only_a_variant_uses_is_no_dead_one(mak
     assert dict(tier.methods["long"].settings) == {"epochs": 1, "delta": 0.4}
 
 
-def test_the_command_of_a_run_is_quoted_and_complete(make: Any) -> None:
+def test_the_command_of_a_run_is_complete(make: Any) -> None:
     tier = make(algorithms=["ppo", "odd"], variants={"odd": {"algorithm": "ppo", "training": {"hidden": [32, 32]}}})
-    words = shlex.split(tier.find("Walker2d-v5", "odd", 8, 2).command("out dir"))
+    words = tier.find("Walker2d-v5", "odd", 8, 2).command
     assert words[:2] == ["vaco", "train"]
     assert dict(zip(words[2::2], words[3::2], strict=True)) == {
         "--env": "Walker2d-v5",
-        "--algorithm": "ppo",
+        "--algorithm": "none+clip",
         "--lag": "8",
         "--seed": "2",
         "--steps": "40960",
-        "--out": "out dir",
         "--eval-points": "5",
         "--eval-episodes": "2",
         "--set": "hidden=[32, 32]",
     }
 
 
+def test_the_command_makes_the_run_that_was_planned(make: Any) -> None:
+    """Whatever the tier calls it, and with the settings that are not the defaults."""
+    variants = {"odd": {"algorithm": "impala", "training": {"hidden": [32, 32], "learning_rate": 1e-4, "epochs": 2}}}
+    for spec in make(algorithms=["ppo", "odd"], variants=variants).runs():
+        flags = dict(zip(spec.command[2::2], spec.command[3::2], strict=True))
+        words = [value for flag, value in zip(spec.command[2::2], spec.command[3::2], strict=True) if flag == "--set"]
+        given = {flag[2:].replace("-", "_"): value for flag, value in flags.items() if flag != "--set"}
+        counts = ("lag", "seed", "steps", "eval_points", "eval_episodes")
+        settings = given | {name: int(given[name]) for name in counts} | dict(map(parse_assignment, words))
+        assert build(settings).run_id == spec.config.run_id
+
+
 def test_the_plan_is_what_the_reporting_code_reads(make: Any, tmp_path: Path, capsys: Any) -> None:
     tier = make()
     plan = read_plan(tier.plan())
-    assert {cell.folder for cell in plan.cells()} == {spec.folder.removeprefix("t/") for spec in tier.runs()}
+    assert {plan.runs[cell.path] for cell in plan.cells()} == {str(spec.config.run_id) for spec in tier.runs()}
     assert (plan.tier, plan.steps, plan.points) == ("t", 40960, 5)
     assert main([str(tmp_path / "t.yaml")]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(tier.plan())

@@ -1,27 +1,28 @@
-"""Every way in which a results tree can be wrong is found, and a good one passes."""
+"""Every way in which runs can be wrong is found, in folders and in archives, and good ones pass."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from folders import entry_of, manifest_of, reference, reseal, rewrite, rows_of, write_archive, write_run
 
-from vaco import cli
+from vaco import archive, cli
+from vaco.archive import Entry
 from vaco.errors import UserError
+from vaco.lm.kind import KINDS
 from vaco.runs import tables
+from vaco.runs.archives import plan_hash, subjects
+from vaco.runs.identity import VERSIONS, Version
 from vaco.runs.tiers import Tier, load_tier
-from vaco.runs.verify import Finding, holds_products, sidecars, subjects, verify
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))  # the generator of synthetic run folders
-
-from synthetic import write_tier
+from vaco.runs.verify import Finding, holds_products, sidecars, verify_archive, verify_folders
 
 TIER = """
 tier: mini
@@ -34,7 +35,7 @@ steps: 20480
 evaluation: {points: 4, episodes: 2}
 reference: {episodes: 100, seed: 0}
 """
-RUN = Path("runs/Hopper-v5/vaco/lag8/seed1")
+RUNS, ARCHIVE = Path("results/runs"), Path("results/mini/archive")
 
 
 @pytest.fixture(scope="session")
@@ -42,56 +43,49 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("verify")
     (place / "config").mkdir()
     (place / "config" / "mini.yaml").write_text(TIER)
-    write_tier(load_tier(place / "config" / "mini.yaml"), place / "results" / "mini", phases=10)
+    tier = load_tier(place / "config" / "mini.yaml")
+    for spec in tier.runs():
+        write_run(spec.config, place / "results")
+    write_archive(tier, place / ARCHIVE)
     return place
 
 
 @pytest.fixture
-def root(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """`results/mini` of a working directory of the test's own, with 8 good runs."""
+def tier(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tier:
+    """The tier, of which a working directory of the test's own holds 8 good runs as folders and as archive."""
     shutil.copytree(original, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
-    return Path("results/mini")
-
-
-@pytest.fixture
-def tier(root: Path) -> Tier:
     return load_tier("mini")
 
 
-def errors(root: Path, tier: Tier | None, **options: Any) -> list[Finding]:
-    return [finding for finding in verify(root, tier, **options)[0] if finding.level == "error"]
+@pytest.fixture
+def run(tier: Tier) -> Path:
+    """The folder of a run of vaco."""
+    return RUNS / tier.find("Hopper-v5", "vaco", 8, 1).config.place
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Edit a manifest and nothing else."""
-    record = json.loads(path.read_text())
-    change(record)
-    path.write_text(json.dumps(record))
+def folder_errors(root: Path = RUNS) -> list[Finding]:
+    return [finding for finding in verify_folders(root, KINDS)[0] if finding.level == "error"]
 
 
-def reseal(folder: Path) -> None:
-    """Make the checksums those of the files, as a forger would."""
-    names = ("phases.parquet", "evals.parquet")
-    sums = {name: tables.sha256_file(folder / name) for name in names}
-    rewrite(folder / "manifest.json", lambda record: record["checksums"].update(sums))
+def archive_errors(tier: Tier | None, **options: Any) -> list[Finding]:
+    return [found for found in verify_archive(ARCHIVE, tier, KINDS, **options)[0] if found.level == "error"]
 
 
-def test_a_good_tree_passes(root: Path, tier: Tier) -> None:
-    findings, runs = verify(root, tier)
-    assert runs == 8 and not [finding for finding in findings if finding.level == "error"]
-    # The synthetic runs name a source that is not the one installed.
-    assert any("other training code" in finding.text for finding in findings)
+def test_good_runs_pass(tier: Tier) -> None:
+    assert verify_folders(RUNS, KINDS) == ([], 8)
+    assert verify_archive(ARCHIVE, tier, KINDS) == ([], 8)
+    assert verify_archive(ARCHIVE, None, KINDS) == ([], 8)
 
 
-def test_one_run_can_be_verified_alone(root: Path) -> None:
-    assert verify(root / RUN)[1] == 1 and not errors(root / RUN, None)
+def test_one_run_can_be_verified_alone(run: Path) -> None:
+    assert verify_folders(run, KINDS) == ([], 1)
 
 
 def test_a_place_without_runs_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError):
-            verify(place)
+            verify_folders(place, KINDS)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -102,8 +96,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing table": (lambda run: (run / "evals.parquet").unlink(), "is missing"),
     "altered policy": (lambda run: (run / "policy.safetensors").write_bytes(b"x"), "does not match its checksum"),
     "no manifest": (lambda run: (run / "manifest.json").unlink(), "has data files but no manifest.json"),
-    "torn manifest": (lambda run: (run / "manifest.json").write_text('{"schema": 1'), "cannot be read"),
-    "another schema": (lambda run: rewrite(run / "manifest.json", lambda r: r.update(schema=2)), "schema 2"),
+    "torn manifest": (lambda run: (run / "manifest.json").write_text('{"schema": 2'), "cannot be read"),
+    "another schema": (lambda run: rewrite(run / "manifest.json", lambda r: r.update(schema=3)), "schema 3"),
     "not complete": (lambda run: rewrite(run / "manifest.json", lambda r: r.update(status="new")), "'new' rather"),
     "no checksums": (lambda run: rewrite(run / "manifest.json", lambda r: r.pop("checksums")), "no 'checksums'"),
     "no algorithm": (
@@ -115,6 +109,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "config_hash is not that of its configuration",
     ),
     "edited identity": (lambda run: rewrite(run / "manifest.json", lambda r: r["identity"].update(seed=5)), "seed = 5"),
+    "unknown code": (
+        lambda run: rewrite(run / "manifest.json", lambda r: r.update(schema=1, source_hash="f" * 64)),
+        "training code that is no known version",
+    ),
+    "impossible setting": (
+        lambda run: rewrite(run / "manifest.json", lambda r: r["config"].update(epochs=0)),
+        "its configuration is none, epochs is 0",
+    ),
+    "unknown setting": (
+        lambda run: rewrite(run / "manifest.json", lambda r: r["config"].update(epoch=1)),
+        "its configuration is none, there is no setting 'epoch'",
+    ),
     "stranger": (lambda run: (run / "thesis.tex").write_text("x"), "is no part of a run"),
     "fewer steps": (
         lambda run: rewrite(run / "manifest.json", lambda r: r.update(completed_steps=2048)),
@@ -124,11 +130,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_found_and_named(damage: str, root: Path, tier: Tier) -> None:
+def test_damage_is_found_and_named(damage: str, run: Path) -> None:
     inflict, words = DAMAGE[damage]
-    inflict(root / RUN)
-    found = errors(root, tier)
-    assert found and all(str(root / RUN) in str(finding) for finding in found)
+    inflict(run)
+    found = folder_errors()
+    assert found and all(str(run) in str(finding) for finding in found)
     assert any(words in finding.text for finding in found), found
     assert all("\n" not in str(finding) for finding in found)
 
@@ -149,143 +155,185 @@ def test_damage_is_found_and_named(damage: str, root: Path, tier: Tier) -> None:
     ],
 )
 def test_rows_are_counted_behind_good_checksums(
-    table: str, change: Callable[[pd.DataFrame], pd.DataFrame], words: str, root: Path, tier: Tier
+    table: str, change: Callable[[pd.DataFrame], pd.DataFrame], words: str, run: Path, tier: Tier
 ) -> None:
-    path = root / RUN / f"{table}.parquet"
-    change(pd.read_parquet(path)).to_parquet(path, index=False)
-    reseal(root / RUN)
-    assert [words in finding.text for finding in errors(root, tier)] == [True]
+    path = run / f"{table}.parquet"
+    changed = change(pd.read_parquet(path))
+    changed.to_parquet(path, index=False)
+    reseal(run)
+    assert [(finding.path.parent, words in finding.text) for finding in folder_errors(run)] in (
+        [(run, True)],
+        [(run.parent, True)],
+    )
+    # The same in an archive, whose checksums are those of its own files.
+    config = tier.find("Hopper-v5", "vaco", 8, 1).config
+    rows = dict(zip(("phases", "evals"), map(pd.DataFrame, rows_of(config)), strict=True)) | {table: changed}
+    # Not `from_pandas`, which takes NaN for a missing value.
+    made = {name: pa.table({key: frame[key].to_numpy() for key in frame}) for name, frame in rows.items()}
+    others = [entry_of(spec.config) for spec in tier.runs() if spec.config != config]
+    manifest = manifest_of(config, checksums={"phases.parquet": "another"})
+    write_archive(tier, ARCHIVE, [*others, Entry(str(config.run_id), manifest, made.__getitem__)])
+    (finding,) = archive_errors(tier)
+    # A run without a row is none of the table's.
+    assert finding.path.name == str(config.run_id) and (words if len(changed) else "cannot be checked") in finding.text
 
 
-def test_a_run_in_the_place_of_another_is_found(root: Path, tier: Tier) -> None:
-    other = root / "runs/Hopper-v5/vaco/lag8/seed0"
-    shutil.rmtree(root / RUN)
-    shutil.copytree(other, root / RUN)
-    texts = [finding.text for finding in errors(root, tier)]
-    assert any("place of seed 1" in text for text in texts) and any("other settings" in text for text in texts)
-    assert any("place of seed 1" in finding.text for finding in errors(root, None))
+def test_a_run_in_the_place_of_another_is_found(run: Path, tier: Tier) -> None:
+    other = RUNS / tier.find("Hopper-v5", "vaco", 8, 0).config.place
+    shutil.rmtree(run)
+    shutil.copytree(other, run)
+    assert [f"is the place of the run {run.name}, but holds the run {other.name}" in found.text for found in
+            folder_errors()] == [True]  # fmt: skip
+    assert ["is the place of" in found.text for found in folder_errors(run)] == [True]
 
 
-@pytest.mark.parametrize(("name", "place"), [("env", "Ant-v5/vaco/lag8/seed1"), ("lag", "Hopper-v5/vaco/lag4/seed1")])
-def test_every_part_of_a_path_is_compared_with_the_run(name: str, place: str, root: Path) -> None:
-    shutil.copytree(root / RUN, root / "runs" / place)
-    assert [f"place of {name} " in finding.text for finding in errors(root, None)] == [True]
+def test_a_run_elsewhere_may_have_any_name(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "mine")
+    assert verify_folders(tmp_path / "mine", KINDS) == ([], 1)
 
 
-def test_missing_runs_are_errors_unless_allowed(root: Path, tier: Tier) -> None:
-    shutil.rmtree(root / RUN)
-    assert ["1 of the 8 runs" in finding.text for finding in errors(root, tier)] == [True]
-    assert not errors(root, tier, allow_missing=True)
-    assert verify(root, tier, allow_missing=True)[1] == 7
-
-
-def test_a_run_under_way_is_not_finished(root: Path, tier: Tier) -> None:
+def test_a_run_under_way_is_not_finished(run: Path) -> None:
     for name in ("manifest.json", "phases.parquet", "evals.parquet"):
-        (root / RUN / name).unlink()
-    (root / RUN / "run.json").write_text("{}")
-    assert any("is not finished" in finding.text for finding in errors(root, tier))
-    assert not errors(root, tier, allow_missing=True)
+        (run / name).unlink()
+    (run / "run.json").write_text("{}")
+    assert ["is not finished" in finding.text for finding in folder_errors()] == [True]
 
 
-def test_runs_that_the_tier_does_not_ask_for_are_errors(root: Path, tier: Tier) -> None:
-    shutil.copytree(root / RUN, root / "runs/Hopper-v5/vaco/lag8/seed7")
-    assert any("asks for no such run" in finding.text for finding in errors(root, tier))
+def test_leftovers_of_a_killed_process_are_a_warning(run: Path) -> None:
+    (run / "checkpoints").mkdir()
+    (finding,), _ = verify_folders(RUNS, KINDS)
+    assert finding.level == "warning" and "leftovers" in finding.text
 
 
-def test_a_tier_that_was_changed_since_is_noticed(root: Path) -> None:
-    Path("config/mini.yaml").write_text(TIER + "training: {epochs: 3}\n")
-    found = errors(root, load_tier("mini"))
-    assert len(found) == 8 and all("epochs is 10, asked for 3" in finding.text for finding in found)
+MIXED = [
+    (lambda r: r["versions"].update(mujoco="3.3.7"), "error", "mix versions of mujoco: 3.3.7"),
+    (lambda r: r["versions"].update(torch="2.0"), "warning", "mix versions of torch"),
+    (lambda r: r["versions"].update(python="3.12.0"), "warning", "mix versions of python"),
+    (lambda r: r.update(revision="a" * 40), "warning", "several commits"),
+    (lambda r: r.update(dirty=True), "warning", "uncommitted changes"),
+    (lambda r: r.update(cpu="abacus"), "warning", "kinds of processor"),
+]
 
 
-@pytest.mark.parametrize(
-    ("change", "level", "words"),
-    [
-        (lambda r: r["versions"].update(mujoco="3.3.7"), "error", "mix versions of mujoco: 3.3.7"),
-        (lambda r: r.update(source_hash="f" * 64), "error", "several versions of the training code"),
-        (lambda r: r["versions"].update(torch="2.0"), "warning", "mix versions of torch"),
-        (lambda r: r["versions"].update(python="3.12.0"), "warning", "mix versions of python"),
-        (lambda r: r.update(revision="a" * 40), "warning", "several commits"),
-        (lambda r: r.update(dirty=True), "warning", "uncommitted changes"),
-        (lambda r: r.update(cpu="abacus"), "warning", "kinds of processor"),
-    ],
-)
+@pytest.mark.parametrize(("change", "level", "words"), MIXED)
 def test_what_is_mixed_in_is_named(
-    change: Callable[[dict[str, Any]], None], level: str, words: str, root: Path, tier: Tier
+    change: Callable[[dict[str, Any]], None], level: str, words: str, run: Path, tier: Tier
 ) -> None:
-    rewrite(root / RUN / "manifest.json", change)
-    found = [finding for finding in verify(root, tier)[0] if words in finding.text]
-    assert [finding.level for finding in found] == [level]
-    assert str(RUN) in found[0].text
+    rewrite(run / "manifest.json", change)
+    found = [finding for finding in verify_folders(RUNS, KINDS)[0] if words in finding.text]
+    assert [finding.level for finding in found] == [level] and str(run) in found[0].text
+    entries = [entry_of(spec.config) for spec in tier.runs()]
+    change(entries[-1].manifest)  # type: ignore[arg-type]
+    write_archive(tier, ARCHIVE, entries)
+    found = [finding for finding in verify_archive(ARCHIVE, tier, KINDS)[0] if words in finding.text]
+    assert [finding.level for finding in found] == [level] and entries[-1].run in found[0].text
 
 
-def test_leftovers_of_a_killed_process_are_a_warning(root: Path, tier: Tier) -> None:
-    (root / RUN / "checkpoints").mkdir()
-    assert not errors(root, tier)
-    assert any("leftovers" in finding.text for finding in verify(root, tier)[0])
+def second(algorithms: set[str]) -> dict[Any, Any]:
+    first = VERSIONS["control"][0]
+    return VERSIONS | {"control": (first, Version(2, "f" * 40, "a test", frozenset(algorithms)))}
+
+
+def test_two_training_versions_of_one_algorithm_are_no_comparison(
+    run: Path, tier: Tier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vaco.runs.identity.VERSIONS", second({"once+tv"}))
+    tier = load_tier("mini")
+    write_run(tier.find("Hopper-v5", "ppo", 1, 0).config, Path("elsewhere"))  # whose version is the old one
+    write_run(tier.find("Hopper-v5", "vaco", 8, 1).config)
+    texts = [finding.text for finding in folder_errors()]
+    assert len(texts) == 1 and "the runs of once+tv are of several training versions: training version 1" in texts[0]
+
+
+def test_an_archive_of_an_older_version_is_whole_and_its_stale_runs_are_named(
+    tier: Tier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vaco.runs.identity.VERSIONS", second({"once+tv"}))
+    findings, runs = verify_archive(ARCHIVE, load_tier("mini"), KINDS)
+    assert runs == 8 and [finding.level for finding in findings] == ["warning"] * 4
+    assert all("is of another training version than the code here would make" in found.text for found in findings)
+
+
+def test_missing_runs_are_errors_unless_allowed(tier: Tier) -> None:
+    write_archive(tier, ARCHIVE, [entry_of(spec.config) for spec in tier.runs()[1:]])
+    (finding,) = archive_errors(tier)
+    assert "1 of the 8 runs of the tier 'mini' are missing: " + tier.runs()[0].config.place in finding.text
+    assert not archive_errors(tier, allow_missing=True)
+    assert verify_archive(ARCHIVE, tier, KINDS, allow_missing=True)[1] == 7
+
+
+def test_runs_that_the_tier_does_not_ask_for_are_errors(tier: Tier) -> None:
+    Path("config/mini.yaml").write_text(TIER.replace("[0, 1]", "[0]"))
+    found = archive_errors(load_tier("mini"))
+    assert len(found) == 4 and all("asks for no such run" in finding.text for finding in found)
+
+
+def test_a_tier_that_was_changed_since_is_noticed(tier: Tier) -> None:
+    Path("config/mini.yaml").write_text(TIER + "training: {epochs: 3}\n")
+    texts = [finding.text for finding in archive_errors(load_tier("mini"))]
+    assert len(texts) == 9 and sum("asks for no such run" in text for text in texts) == 8
+    assert "8 of the 8 runs" in texts[0]
+
+
+def test_a_manifest_that_contradicts_its_identity_is_found_in_an_archive(tier: Tier) -> None:
+    entries = [entry_of(spec.config) for spec in tier.runs()]
+    entries[0].manifest["config"]["epochs"] = 11  # type: ignore[index]
+    entries[1] = Entry("0" * 16 + "-v1", entries[1].manifest, entries[1].table)
+    write_archive(tier, ARCHIVE, entries)
+    texts = {finding.path.name: finding.text for finding in archive_errors(None)}
+    assert "config_hash is not that of its configuration" in texts[entries[0].run]
+    assert f"its manifest says that it is {tier.runs()[1].config.run_id}" in texts[entries[1].run]
+
+
+def test_a_damaged_archive_is_one_finding(tier: Tier) -> None:
+    (ARCHIVE / "evals.parquet").write_bytes(b"PAR1")
+    (finding,), runs = verify_archive(ARCHIVE, tier, KINDS)
+    assert runs == 0 and finding.level == "error" and "evals.parquet does not match its checksum" in finding.text
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda path: path.unlink(), "is missing"),
-        (lambda path: path.write_text("{"), "no measurement"),
-        (lambda path: rewrite(path, lambda r: r.update(env="Ant-v5")), "no measurement"),
-        (lambda path: rewrite(path, lambda r: r.update(mean=7.0)), "mean that is not"),
-        (lambda path: rewrite(path, lambda r: r.update(seed=1)), "the tier asks for"),
-        (lambda path: rewrite(path, lambda r: r.update(episodes=50)), "the tier asks for"),
-        (lambda path: rewrite(path, lambda r: r["returns"].pop()), "as many returns"),
-        (lambda path: rewrite(path, lambda r: r.update(source_hash="f" * 64)), "other environments"),
+        (lambda r: r.clear(), "no measurement of the random policy on Hopper-v5"),
+        (lambda r: r.update({"Hopper-v5": []}), "no measurement"),
+        (lambda r: r["Hopper-v5"].update(env="Ant-v5"), "no measurement"),
+        (lambda r: r["Hopper-v5"].update(mean=7.0), "mean that is not"),
+        (lambda r: r["Hopper-v5"].update(seed=1), "the tier asks for"),
+        (lambda r: r["Hopper-v5"].update(episodes=50), "the tier asks for"),
+        (lambda r: r["Hopper-v5"]["returns"].pop(), "as many returns"),
     ],
 )
-def test_the_references_are_checked(change: Callable[[Path], object], words: str, root: Path, tier: Tier) -> None:
-    change(root / "references/Hopper-v5.json")
-    assert [words in finding.text for finding in errors(root, tier)] == [True]
+def test_the_references_are_checked(change: Callable[[Any], object], words: str, tier: Tier) -> None:
+    references = {"Hopper-v5": reference("Hopper-v5")}
+    change(references)
+    entries = [entry_of(spec.config) for spec in tier.runs()]
+    plan = plan_hash(tier)
+    archive.write(ARCHIVE, entries, tier="mini", kind="control", plan=plan, planned=8, references=references)
+    assert [words in finding.text for finding in archive_errors(tier)] == [True]
+    assert not archive_errors(None)
 
 
-# --- Tables, figures and the command
+# --- Figures and the command
 
 
 @pytest.fixture
-def aggregated(root: Path, tier: Tier) -> Path:
-    from vaco.report.aggregate import aggregate
-    from vaco.report.plan import read_plan
-
-    aggregate(read_plan(tier.plan()), root, root / "tables")
-    return root
-
-
-def test_tables_must_be_what_the_runs_make(aggregated: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["verify", "results"]) == 0
-    assert "8 runs, 0 products: 0 errors" in capsys.readouterr().out
-    scores = aggregated / "tables" / "scores.parquet"
-    good, table = scores.read_bytes(), pd.read_parquet(scores)
-    table.loc[3, "score"] += 1e-9
-    table.to_parquet(scores, index=False)
-    assert cli.run(["verify", "results/mini"]) == 2
-    printed = capsys.readouterr()
-    assert "scores.parquet" in printed.err and "is not what the runs make" in printed.out
-    assert printed.err.count("\n") == 1
-    # The same values in other bytes are the same table.
-    scores.write_bytes(good)
-    configs = aggregated / "tables" / "configs.json"
-    configs.write_text(json.dumps(json.loads(configs.read_text())))
-    assert cli.run(["verify", "results/mini"]) == 0
-    rewrite(aggregated / "tables" / "summary.json", lambda record: record.update(core_hours=1.0))
-    assert cli.run(["verify", "results/mini"]) == 2
+def figures(tier: Tier) -> Path:
+    folder = Path("paper/figures/mini")
+    folder.mkdir(parents=True)
+    sidecar = {"name": "figure3", "tier": "mini", "archive": tables.sha256_file(ARCHIVE / "SHA256SUMS")}
+    (folder / "figure3.json").write_text(json.dumps(sidecar))
+    (folder / "figure3.pdf").write_bytes(b"%PDF")
+    return folder
 
 
-def test_figures_must_name_the_tables_that_are_there(aggregated: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = Path("paper/figures/mini")
-    figures.mkdir(parents=True)
-    table = aggregated / "tables" / "scores.parquet"
-    sidecar = {"name": "figure3", "tables": {table.as_posix(): tables.sha256_file(table)}}
-    (figures / "figure3.json").write_text(json.dumps(sidecar))
-    (figures / "figure3.pdf").write_bytes(b"%PDF")
-    assert holds_products(figures) and not holds_products(aggregated)
+def test_figures_must_name_the_archive_that_is_there(
+    figures: Path, tier: Tier, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert holds_products(figures) and not holds_products(RUNS) and not holds_products(Path("results/mini"))
     assert sidecars(figures, Path()) == ([], 1)
     assert cli.run(["verify", "results", str(figures)]) == 0
-    (figures / "torn.json").write_text('{"tables"')
+    assert "16 runs, 1 products: 0 errors" in capsys.readouterr().out
+    (figures / "torn.json").write_text('{"archive"')
     assert [finding.text for finding in sidecars(figures, Path())[0]] == ["is not JSON: draw the product again"]
     (figures / "torn.json").unlink()
     for suffix in ("json", "pdf"):  # a name is no pattern
@@ -293,73 +341,69 @@ def test_figures_must_name_the_tables_that_are_there(aggregated: Path, capsys: p
     assert sidecars(figures, Path()) == ([], 2)
     (figures / "figure[x].json").unlink()
     (figures / "figure3.pdf").unlink()
-    assert "not there" in sidecars(figures, Path())[0][0].text
-    table.write_bytes(b"PAR1")
+    assert "describes a product that is not there" in sidecars(figures, Path())[0][0].text
+    write_archive(tier, ARCHIVE, [entry_of(tier.runs()[0].config)])
     assert any("has changed since" in finding.text for finding in sidecars(figures, Path())[0])
-    table.unlink()
+    shutil.rmtree(ARCHIVE)
     assert any("is not there" in finding.text for finding in sidecars(figures, Path())[0])
     assert cli.run(["verify", str(figures)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(UserError, match="there is no folder"):
+        sidecars(Path("nowhere"), Path())
 
 
-def test_a_folder_of_tiers_stands_for_each(root: Path) -> None:
-    shutil.copytree(root, root.parent / "other")
-    assert list(subjects([root.parent, root])) == [root, root.parent / "other", root]
+def test_a_folder_stands_for_the_archives_and_the_runs_below_it(tier: Tier) -> None:
+    results = Path("results")
+    shutil.copytree(ARCHIVE, results / "other" / "archive")
+    shutil.copytree(ARCHIVE, results / "other" / ".archive.new")  # which a killed process left
+    shutil.copytree(ARCHIVE, "copy")
+    assert list(subjects([results])) == [ARCHIVE, results / "other" / "archive", RUNS]
+    assert list(subjects([results / "mini", RUNS, ARCHIVE])) == [ARCHIVE, RUNS, ARCHIVE]
+    assert list(subjects([Path("copy")])) == [Path("copy")]
+    with pytest.raises(UserError, match="there is no folder nowhere"):
+        list(subjects([Path("nowhere")]))
 
 
-def test_nothing_is_not_a_success(aggregated: Path, tier: Tier, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where no run is there, all runs of the tier are missing, and without a tier nothing was verified."""
-    shutil.rmtree(aggregated / "runs")
-    assert list(subjects([aggregated.parent])) == [aggregated]
-    assert ["8 of the 8 runs" in finding.text for finding in errors(aggregated, tier)] == [True]
-    assert not errors(aggregated, tier, allow_missing=True)
-    # Without a run to make them of, the tables are not held against anything.
-    assert cli.run(["verify", str(aggregated), "--allow-missing"]) == 0
-    assert "0 runs, 0 products: 0 errors, 1 warnings" in capsys.readouterr().out
-    with pytest.raises(UserError, match="nothing was verified"):
-        verify(aggregated)
-    assert cli.run(["verify", str(aggregated), "--tier", "mini"]) == 2
-    assert "0 runs, 0 products: 1 errors" in capsys.readouterr().out
-
-
-def test_a_part_of_a_tier_is_compared_with_that_part(root: Path, tier: Tier) -> None:
-    for place in (root / "runs", root / "runs/Hopper-v5/vaco", root / RUN):
-        assert not errors(place, tier)
-    shutil.rmtree(root / RUN)
-    assert ["1 of the 4 runs" in finding.text for finding in errors(root / "runs/Hopper-v5/vaco", tier)] == [True]
-    # A part that the tier does not have is not taken for one of which nothing is missing.
-    (root / "runs/Ant-v5").mkdir()
-    assert ["8 of the 8 runs" in finding.text for finding in errors(root / "runs/Ant-v5", tier)] == [True]
-
-
-def test_folders_that_bear_the_names_of_a_tiers_are_no_tiers(
-    aggregated: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["archive.json", "SHA256SUMS"])
+@pytest.mark.parametrize("given", ["results", "results/mini", "results/mini/archive"])
+def test_an_archive_that_lost_a_file_is_not_passed_over(
+    name: str, given: str, tier: Tier, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("tests/runs").mkdir(parents=True)
-    Path("paper/tables/mini").mkdir(parents=True)
-    table = aggregated / "tables" / "scores.parquet"
-    sidecar = {"name": "t", "tables": {table.as_posix(): tables.sha256_file(table)}}
-    Path("paper/tables/mini/t.json").write_text(json.dumps(sidecar))
-    Path("paper/tables/mini/t.tex").write_text("t")
-    assert list(subjects([Path("paper")])) == [Path("paper")] and holds_products(Path("paper"))
-    assert cli.run(["verify", "paper"]) == 0
-    assert "0 runs, 1 products: 0 errors" in capsys.readouterr().out
-    assert cli.run(["verify", "tests"]) == 2
-    # Of several tiers further down none is guessed.
-    assert list(subjects([Path()])) == [Path()]
-    shutil.copytree(aggregated, "results/other")
-    with pytest.raises(UserError, match="holds several tiers, such as results/mini and results/other"):
-        list(subjects([Path()]))
+    shutil.copytree(ARCHIVE, "results/other/archive")
+    (ARCHIVE / name).unlink()
+    assert cli.run(["verify", given]) == 2
+    printed = capsys.readouterr()
+    assert "results/mini/archive" in printed.err and printed.err.count("\n") == 1
 
 
-def test_a_tree_of_another_tier_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("config/else.yaml").write_text(TIER.replace("mini", "else").replace("20480", "40960"))
+def test_an_archive_under_another_name_is_verified(tier: Tier, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(ARCHIVE, "copy")
+    assert cli.run(["verify", "copy"]) == 0
+    assert "8 runs, 0 products: 0 errors" in capsys.readouterr().out
+
+
+def test_nothing_is_not_a_success(tier: Tier, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    for given in ("empty", "config", "nowhere"):
+        assert cli.run(["verify", given]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(UserError, match="no run of the tier 'mini' is finished"):
+        write_archive(tier, ARCHIVE, [])
+    assert verify_archive(ARCHIVE, tier, KINDS) == ([], 8)  # which is still there
+
+
+def test_an_archive_of_another_tier_is_refused(tier: Tier, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("config/else.yaml").write_text(TIER.replace("mini", "else"))
     assert cli.run(["verify", "results/mini", "--tier", "else"]) == 2
-    assert "steps is 20480, asked for 40960" in capsys.readouterr().out
-    assert cli.run(["verify", "nowhere"]) == 2
+    assert "is that of the tier 'mini', not of 'else'" in capsys.readouterr().out
+    assert cli.run(["verify", "results/mini", "--tier", "mini"]) == 0
+    # By the name of its folder, too.
+    Path("results/mini").rename("results/else")
+    assert cli.run(["verify", "results/else"]) == 2
 
 
-def test_an_unfinished_tree_verifies_with_allow_missing(root: Path) -> None:
-    shutil.rmtree(root / RUN)
-    assert cli.run(["verify", "results/mini"]) == 2
-    assert cli.run(["verify", "results/mini", "--allow-missing"]) == 0
+def test_numbers_are_what_numpy_reads(tier: Tier, run: Path) -> None:
+    """A column of the archive has the type of the run's own."""
+    found = archive.Archive(ARCHIVE).entries[run.name].table("phases")
+    for name, values in tables.read_parquet(run / "phases.parquet").items():
+        assert np.array(found[name]).tobytes() == values.tobytes(), name

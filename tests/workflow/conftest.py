@@ -21,7 +21,7 @@ environments: [InvertedPendulum-v5]
 algorithms: [ppo, vaco]
 capacities: [1, 4]
 seeds: [0]
-steps: 4096
+steps: 12288
 evaluation: {points: 2, episodes: 1}
 reference: {episodes: 20, seed: 0}
 """

@@ -58,7 +58,7 @@ def test_the_training_command_is_made_of_what_the_run_is(repository: Path, snake
     config = load_tier(repository / "config/tiny.yaml").find("InvertedPendulum-v5", "vaco", 4, 0).config
     folder = f"results/runs/InvertedPendulum-v5/once+tv/lag4/seed0/{config.run_id}"
     assert (
-        "vaco train --env InvertedPendulum-v5 --algorithm once+tv --lag 4 --seed 0 --steps 4096 --eval-points 2 "
+        "vaco train --env InvertedPendulum-v5 --algorithm once+tv --lag 4 --seed 0 --steps 12288 --eval-points 2 "
         f"--eval-episodes 1 --out {folder} --run-id {config.run_id} --quiet > "
         f"logs/train/InvertedPendulum-v5/once+tv/lag4/seed0/{config.run_id}.log 2>&1"
     ) in said(done)

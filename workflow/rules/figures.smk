@@ -26,7 +26,7 @@ rule figure:
         further=lambda wildcards: WORK.further(wildcards.name),
         source=lambda wildcards: dag.source(wildcards.name),
     shell:
-        "python -m vaco.report.{wildcards.name} --tables {params.tables:q} --out {params.stem:q} {params.further:q}"
+        "python -m vaco.report.{wildcards.name:q} --tables {params.tables:q} --out {params.stem:q} {params.further:q}"
         " > {log:q} 2>&1"
 
 
@@ -54,7 +54,7 @@ rule typeset:
         further=lambda wildcards: WORK.further(wildcards.name),
         source=lambda wildcards: dag.source(wildcards.name),
     shell:
-        "python -m vaco.report.{wildcards.name} --tables {params.tables:q} --out {params.stem:q} {params.further:q}"
+        "python -m vaco.report.{wildcards.name:q} --tables {params.tables:q} --out {params.stem:q} {params.further:q}"
         " > {log:q} 2>&1"
 
 
@@ -86,7 +86,7 @@ rule schematic_figure:
         stem=lambda wildcards, output: os.path.splitext(output.pdf)[0],
         source=lambda wildcards: dag.source(wildcards.name),
     shell:
-        "python -m vaco.report.{wildcards.name} --data {params.data:q} --out {params.stem:q} > {log:q} 2>&1"
+        "python -m vaco.report.{wildcards.name:q} --data {params.data:q} --out {params.stem:q} > {log:q} 2>&1"
 
 
 rule schematic_data:

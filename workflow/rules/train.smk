@@ -12,6 +12,8 @@ rule train:
         "logs/train/{run}.log",
     wildcard_constraints:
         run=r"[^/]+/[^/]+/lag\d+/seed\d+/[^/]+",
+    # With `snakemake --cache` and SNAKEMAKE_OUTPUT_CACHE, clones on one machine share what the command makes.
+    cache: "omit-software"
     # All methods at the first seed, then all at the second: whenever the work stops, what is there can be compared.
     priority: lambda wildcards: WORK.priority(wildcards.run)
     conda:
@@ -80,7 +82,7 @@ rule reference:
         "../envs/vaco.yaml"
     threads: 1
     shell:
-        "vaco evaluate --env {wildcards.env:q} --random --episodes {wildcards.episodes} --seed {wildcards.seed}"
+        "vaco evaluate --env {wildcards.env:q} --random --episodes {wildcards.episodes:q} --seed {wildcards.seed:q}"
         " --out {output:q} > {log:q} 2>&1"
 
 

@@ -168,9 +168,13 @@ def write(
         references: measurements of the random policy by task.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: there is no run, or the folder holds something else or a damaged archive, or cannot be written; it is
+            as it was then.
     """
     folder = Path(folder)
+    if not entries:
+        raise UserError(f"no run of the tier '{tier}' is finished, so there is nothing to archive: train some first")
+    _refuse_strangers(folder)
     made = folder.with_name(f".{folder.name}.new")
     try:
         shutil.rmtree(made, ignore_errors=True)
@@ -192,16 +196,28 @@ def write(
         made.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        shutil.rmtree(made, ignore_errors=True)
         raise UserError(
             f"the archive {folder} cannot be written ({error.strerror}): make room, or give another"
         ) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Refuse to replace what is no archive: most likely the path is a mistake, such as `results`.
+
+    Raises:
+        UserError: it is none.
+    """
+    if folder.is_dir() and not (folder / INDEX).is_file() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds something, but no archive, which would be lost: give a new or empty folder")
 
 
 def _write_parts(old: Path, made: Path, entries: Sequence[Entry]) -> None:
     """Keep the parts whose runs are all wanted still, and put the others' rows into new ones."""
     waiting = {entry.run: entry for entry in entries}
-    names = {"run", *(name for entry in entries for name in entry.table("phases").column_names)}
+    types = {field.name: field.type for entry in entries for field in entry.table("phases").schema}
+    names = {"run", *types}
     count = 0
     if (old / INDEX).is_file():
         archive = Archive(old)
@@ -218,7 +234,7 @@ def _write_parts(old: Path, made: Path, entries: Sequence[Entry]) -> None:
     for first in range(0, len(left), PART):
         table = _joined(left[first : first + PART], "phases")
         for name in sorted(names - set(table.column_names)):
-            table = table.append_column(name, pa.nulls(table.num_rows, pa.float32()))
+            table = table.append_column(name, pa.nulls(table.num_rows, types[name]))
         _write_table(table, made / PHASES / f"part-{count:03d}.parquet")
         count += 1
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from vaco import archive
 from vaco.archive import Archive, Entry
 from vaco.errors import UserError
-from vaco.runs import tables
+from vaco.runs import atomic, tables
 from vaco.runs.folder import EVALS, MANIFEST, PHASES
 from vaco.runs.identity import recorded_id
 from vaco.runs.kinds import AnyTier, Kind
@@ -77,7 +77,9 @@ def finished(results: Path, kind: Kind) -> Iterator[Entry]:
             yield from found.entries.values()
     for path in sorted(Path(results, FOLDERS).rglob(MANIFEST)):
         manifest = tables.read_json(path)
-        if path.parent.name not in known and kind.subject in manifest.get("identity", {}):
+        identity = manifest.get("identity") if isinstance(manifest, dict) else None
+        # One that cannot be read may be of either kind, and is refused as one of each.
+        if path.parent.name not in known and (not isinstance(identity, dict) or kind.subject in identity):
             yield from_folder(path.parent, kind)
 
 
@@ -90,10 +92,17 @@ def subjects(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: give results/<tier>, an archive, runs, or figures")
-        found = sorted(path.parent for path in folder.rglob(archive.INDEX))
-        yield from (path for path in found if path.name == ARCHIVE)
-        if folder.name != ARCHIVE and (not found or (folder / FOLDERS).is_dir()):
+        found = [path for path in [folder, *sorted(folder.rglob("*"))] if is_archive(path)]
+        yield from found
+        if not found or (folder / FOLDERS).is_dir():
             yield folder / FOLDERS if found else folder
+
+
+def is_archive(folder: Path) -> bool:
+    """Whether a folder is to be verified as an archive, be it one that lost a file; not one that is being written."""
+    if not folder.is_dir() or folder.name.startswith("."):
+        return False
+    return folder.name == ARCHIVE or any((folder / name).is_file() for name in (archive.INDEX, archive.SUMS))
 
 
 def references(tier: Any, files: Sequence[Path], results: Path) -> dict[str, Any]:
@@ -110,7 +119,11 @@ def references(tier: Any, files: Sequence[Path], results: Path) -> dict[str, Any
     if not hasattr(tier, "reference_episodes"):
         return {}
     known = [record for found in published(results) for record in found.references.values()]
-    records = [tables.read_json(path) for path in files] + known
+    records = [tables.read_json(path) for path in files]
+    for path, record in zip(files, records, strict=True):
+        if not isinstance(record, dict):
+            raise UserError(f"{path} is no measurement of the random policy: make it with vaco evaluate --random --out")
+    records += known
     asked, chosen = (tier.reference_episodes, tier.reference_seed), {}
     for env in tier.environments:
         fitting = [r for r in records if (r.get("env"), r.get("episodes"), r.get("seed")) == (env, *asked)]
@@ -168,9 +181,11 @@ def from_folder(folder: Path, kind: Kind, expected: str | None = None) -> Entry:
             f"{folder} should hold the run {expected or 'of a known version'}, but its manifest says {found}: move the "
             "folder away and run the same command again"
         )
+    if manifest.get("status") != "complete":
+        raise UserError(f"{folder / MANIFEST} is incomplete: delete the folder and train the run again")
     for name in (EVALS, PHASES):
         path = folder / name
-        if not path.is_file() or tables.sha256_file(path) != manifest["checksums"].get(name):
+        if not path.is_file() or tables.sha256_file(path) != (manifest.get("checksums") or {}).get(name):
             state = "is missing" if not path.is_file() else f"does not match its checksum in {MANIFEST}"
             raise UserError(f"{path} {state}: delete the folder and train the run again")
     return Entry(str(found), manifest, lambda name: pa.table(dict(tables.read_parquet(folder / f"{name}.parquet"))))
@@ -193,7 +208,10 @@ def restore(entry: Entry, kind: Kind, results: Path) -> Path | None:
     folder = Path(results, FOLDERS, place_of(entry, kind))
     if (folder / MANIFEST).exists():
         return None
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise atomic.write_error(folder, error) from error
     manifest = dict(entry.manifest)
     for name in (EVALS, PHASES):
         table = entry.table(Path(name).stem)

@@ -121,15 +121,17 @@ class RunLock:
     def _create(self, token: str) -> bool:
         """Create the lock file, locked, unless there is one; False says that there is."""
         try:
-            file = self.path.open("xb", buffering=0)
+            empty = self.path.open("xb", buffering=0)
         except FileExistsError:
             return False
+        file, locked = _open_locked(self.path)
         record = {"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds"), "token": token}
-        text = json.dumps(record | _machine() | {"locked": _lock(file) is True}, sort_keys=True) + "\n"
+        text = json.dumps(record | _machine() | {"locked": locked is True}, sort_keys=True) + "\n"
         try:
             # At once, so that it is not seen torn. Not forced to disk: after a power failure it is of another boot.
-            if file.write(text.encode()) != len(text):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with empty:
+                if empty.write(text.encode()) != len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             self.path.unlink()
             file.close()
@@ -145,12 +147,11 @@ class RunLock:
             HeldError: the holder may be alive.
         """
         try:
-            # NFS locks only what is open for writing; the file of another user may be open for reading alone.
-            file = self.path.open("r+b" if os.access(self.path, os.W_OK) else "rb")
+            file, free = _open_locked(self.path)
         except FileNotFoundError:
             return
         with file:
-            free, holder = _lock(file), _parse(file.read())
+            holder = _parse(file.read())
             alive = self._silence() < self.stale_after if free is None or not _is_watched(holder) else not free
             if alive:
                 raise self._held(holder)
@@ -179,13 +180,24 @@ class RunLock:
         return HeldError(f"the run folder {self.path.parent} is in use by {_describe(holder)}: {way_out}")
 
 
-def _lock(file: IO[bytes]) -> bool | None:
-    """Ask the kernel for its lock on a file: whether we have it now, None if the file system knows no such locks."""
+def _open_locked(path: Path, mode: str = "rb") -> tuple[IO[bytes], bool | None]:
+    """Open a file and ask the kernel for its lock on it.
+
+    For reading if that will do, since what is open for writing keeps a disk from being made read-only; NFS wants it
+    open for writing.
+
+    Returns:
+        The file, and whether the lock is ours now; None if there are no such locks.
+    """
+    file = path.open(mode)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
-    return True
+        if error.errno == errno.EBADF and mode == "rb" and os.access(path, os.W_OK):
+            file.close()
+            return _open_locked(path, "r+b")
+        return file, False if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    return file, True
 
 
 @contextmanager

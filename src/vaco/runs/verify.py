@@ -342,7 +342,11 @@ def _contradictions(manifest: Mapping[str, Any], kind: Kind) -> Iterator[str]:
     if manifest["schema"] == 1:  # a hash of all settings
         expected = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
     else:
-        rebuilt = kind.rebuild(config)
+        try:
+            rebuilt = kind.rebuild(config)
+        except UserError as problem:
+            yield f"its configuration is none, {problem}"
+            return
         # Of an older version the defaults may have been others, and so what differs from them.
         same = rebuilt.run_id.version == manifest["training_version"]
         expected = rebuilt.hash if same else manifest["config_hash"]
@@ -410,7 +414,10 @@ def _version(package: str, run: VerifiedRun) -> Any:
 
 def _row_of(run: VerifiedRun, kind: Kind) -> str:
     """The row of the table of algorithms that a run is of, under whatever alias it was trained."""
-    return kind.rebuild(run.manifest["config"]).place.split("/")[1]
+    try:
+        return kind.rebuild(run.manifest["config"]).place.split("/")[1]
+    except UserError:  # which is a finding of its own
+        return str(run.manifest["identity"]["algorithm"])
 
 
 def _groups(runs: Sequence[VerifiedRun], key: Callable[[VerifiedRun], Any]) -> dict[str, list[VerifiedRun]]:
