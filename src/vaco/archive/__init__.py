@@ -179,13 +179,13 @@ def write(
     try:
         shutil.rmtree(made, ignore_errors=True)
         (made / PHASES).mkdir(parents=True)
-        _write_parts(folder, made, entries)
+        recorded = _write_parts(folder, made, entries)
         _write_table(_joined(entries, "evals"), made / EVALS)
         _write_table(pa.Table.from_pylist([_row(entry) for entry in entries]), made / RUNS)
         index = {"format": FORMAT, "tier": tier, "kind": kind, "plan": plan, "planned": planned, "runs": len(entries)}
         _write_text(made / INDEX, json.dumps(index, indent=2) + "\n")
         _write_text(made / REFERENCES, json.dumps(dict(references or {}), indent=1, sort_keys=True) + "\n")
-        _write_text(made / "README.md", columns.readme(tier, kind))
+        _write_text(made / "README.md", columns.readme(tier, kind, recorded))
         files = sorted(path for path in made.rglob("*") if path.is_file())
         sums = "".join(f"{_sha256(path)}  {path.relative_to(made).as_posix()}\n" for path in files)
         _write_text(made / SUMS, sums)
@@ -213,8 +213,8 @@ def _refuse_strangers(folder: Path) -> None:
         raise UserError(f"{folder} holds something, but no archive, which would be lost: give a new or empty folder")
 
 
-def _write_parts(old: Path, made: Path, entries: Sequence[Entry]) -> None:
-    """Keep the parts whose runs are all wanted still, and put the others' rows into new ones."""
+def _write_parts(old: Path, made: Path, entries: Sequence[Entry]) -> set[str]:
+    """Keep the parts whose runs are all wanted still, put the others' rows into new ones, and return the columns."""
     waiting = {entry.run: entry for entry in entries}
     types = {field.name: field.type for entry in entries for field in entry.table("phases").schema}
     names = {"run", *types}
@@ -237,6 +237,7 @@ def _write_parts(old: Path, made: Path, entries: Sequence[Entry]) -> None:
             table = table.append_column(name, pa.nulls(table.num_rows, types[name]))
         _write_table(table, made / PHASES / f"part-{count:03d}.parquet")
         count += 1
+    return names
 
 
 def _joined(entries: Iterable[Entry], name: str) -> pa.Table:

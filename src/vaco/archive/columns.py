@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 RUNS = {
     "run": "identity: hash of the settings, and training version of the algorithm (`hash-vN`)",
     "task": "Gymnasium task; of language models, the problems",
@@ -103,8 +105,14 @@ TABLES = {
 }
 
 
-def readme(tier: str, kind: str) -> str:
-    """The README of an archive: what its files are, and every column of them."""
+def readme(tier: str, kind: str, phases: Collection[str]) -> str:
+    """The README of an archive: what its files are, and every column of them.
+
+    Args:
+        tier: whose runs they are.
+        kind: "control" or "language".
+        phases: the columns that the archive's phases have; runs of before a column was recorded lack it.
+    """
     lines = [
         f"# The archive of the tier `{tier}`",
         "",
@@ -119,5 +127,6 @@ def readme(tier: str, kind: str) -> str:
     for table, columns in TABLES[kind].items():
         name = "phases/" if table == "phases" else f"{table}.parquet"
         lines += ["", f"## `{name}`", "", "| column | meaning |", "| --- | --- |"]
-        lines += [f"| `{column}` | {meaning.replace('|', chr(92) + '|')} |" for column, meaning in columns.items()]
+        known = {column: meaning for column, meaning in columns.items() if table != "phases" or column in phases}
+        lines += [f"| `{column}` | {meaning.replace('|', chr(92) + '|')} |" for column, meaning in known.items()]
     return "\n".join(lines) + "\n"
