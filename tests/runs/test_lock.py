@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import finish, holder, names
+from folders import at, finish, holder, names
 
 from vaco import cli
 from vaco.errors import UserError
-from vaco.runs.folder import RunFolder
 from vaco.runs.lock import HeldError, RunLock, waiting
 
 QUICK = ("--env", "InvertedPendulum-v5", "--steps", "2048", "--eval-points", "1", "--eval-episodes", "1", "--quiet")
@@ -249,16 +248,16 @@ class TestHolders:
     def test_a_second_process_is_refused_and_told_who_holds_it(self, tmp_path: Path) -> None:
         with holder(tmp_path) as process:
             before = names(tmp_path)
-            with pytest.raises(UserError) as refusal, RunFolder(tmp_path, "h"):
+            with pytest.raises(UserError) as refusal, at(tmp_path):
                 pass
             assert f"in use by process {process.pid} on {os.uname().nodename} since 20" in str(refusal.value)
             assert names(tmp_path) == before == ["run.json", "run.lock"]
-        with RunFolder(tmp_path, "h"):
+        with at(tmp_path):
             pass
 
     def test_the_same_process_is_refused_too(self, tmp_path: Path) -> None:
-        with RunFolder(tmp_path, "h"):
-            with pytest.raises(UserError, match=f"process {os.getpid()} on"), RunFolder(tmp_path, "h"):
+        with at(tmp_path):
+            with pytest.raises(UserError, match=f"process {os.getpid()} on"), at(tmp_path):
                 pass
             assert "run.lock" in names(tmp_path)
 
@@ -272,7 +271,7 @@ class TestHolders:
                 # An unreaped child is a zombie: its pid is still there.
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             assert "run.lock" in names(tmp_path)
-            with RunFolder(tmp_path, "h") as folder:
+            with at(tmp_path) as folder:
                 assert folder.status() == "new"
                 record = json.loads((tmp_path / "run.lock").read_text())
                 assert record["pid"] == os.getpid()
@@ -299,7 +298,7 @@ class TestHolders:
         record = lock.path.read_text()
         lock.release()
         lock.path.write_text(record)
-        with RunFolder(tmp_path, "h"):
+        with at(tmp_path):
             pass
 
     @pytest.mark.parametrize("kept", [False, True])
@@ -320,29 +319,29 @@ class TestHolders:
         os.utime(lock, (time.time() - 595,) * 2)
         who = "an unknown process" if not changes else f"process {os.getpid()} on"
         match = f"in use by {who}.*taken over after 10 minutes of silence"
-        with pytest.raises(UserError, match=match), RunFolder(tmp_path, "h"):
+        with pytest.raises(UserError, match=match), at(tmp_path):
             pass
         assert names(tmp_path) == ["run.lock"]
         os.utime(lock, (time.time() - 605,) * 2)
-        with RunFolder(tmp_path, "h"):
+        with at(tmp_path):
             assert names(tmp_path) == ["run.json", "run.lock"]
         assert names(tmp_path) == []
 
     def test_the_heartbeat_shows_life(self, tmp_path: Path) -> None:
-        with RunFolder(tmp_path, "h", stale_after=30) as folder:
+        with at(tmp_path, stale_after=30) as folder:
             os.utime(tmp_path / "run.lock", (0, 0))
             folder.heartbeat()
             assert time.time() - (tmp_path / "run.lock").stat().st_mtime < 20
             self.edit(tmp_path / "run.lock", host="elsewhere")
-            with pytest.raises(UserError, match="in use by"), RunFolder(tmp_path, "h", stale_after=30):
+            with pytest.raises(UserError, match="in use by"), at(tmp_path, stale_after=30):
                 pass
 
     def test_a_holder_that_was_succeeded_learns_of_it_and_touches_nothing(self, tmp_path: Path) -> None:
-        sleeper = RunFolder(tmp_path, "h")
+        sleeper = at(tmp_path)
         sleeper.__enter__()
         self.edit(tmp_path / "run.lock", host="elsewhere")
         os.utime(tmp_path / "run.lock", (0, 0))
-        with RunFolder(tmp_path, "h"):
+        with at(tmp_path):
             with pytest.raises(UserError, match=f"taken over by process {os.getpid()} on .*this process stops"):
                 sleeper.heartbeat()
             with pytest.raises(UserError, match="taken over"):
@@ -351,7 +350,7 @@ class TestHolders:
             assert names(tmp_path) == ["run.json", "run.lock"]
 
     def test_a_holder_whose_lock_was_deleted_learns_of_it(self, tmp_path: Path) -> None:
-        with RunFolder(tmp_path, "h") as folder:
+        with at(tmp_path) as folder:
             (tmp_path / "run.lock").unlink()
             with pytest.raises(UserError, match="was removed: this process stops"):
                 folder.heartbeat()
