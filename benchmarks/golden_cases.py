@@ -1,0 +1,273 @@
+"""The golden set as data: short runs that between them reach everything that decides a run's bits.
+
+`golden.py` trains them with two revisions and compares. A case says what it is there for by its name:
+
+* ``control/pair/once+tv``, ``language/row/vaco``: an algorithm with the settings that all these cases share;
+* ``control/setting/delta=0.15``: the case `against`, with one setting changed whose arithmetic it reaches;
+* ``control/task/Ant-v5/gymnasium``, ``control/limit/…``: a simulator, a time limit;
+* ``language/level/…``, ``language/warm/…``: ratios of whole responses, warm starts of a run's own;
+* ``control/resume/…``: a run that SIGTERM stops after some checkpoints and that the same command then finishes.
+
+To add a case for a new filter, alignment, alias or task nothing needs to be done if it is in the package's own tables:
+``tests/test_golden.py`` says what is missing. To add one for a new setting, add a line to `CONTROL_SETTINGS` or
+`LANGUAGE_SETTINGS`, with `NEW` as `since` until the commit that introduced the setting has a hash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+KINDS = ("control", "language")
+WARM_START = "{place}/warm.safetensors"
+NEW = ""
+"""`since` of a case whose commit is not made yet."""
+FAIR = "a5e7061f59bd82f3412964ef8182fd2d21b3b105"
+"""The commit with the filters and settings for a fair comparison."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A short run.
+
+    Attributes:
+        name: begins with the kind; the run's folder below a place.
+        kind: `control` or `language`.
+        settings: given by ``--set``; among them the algorithm.
+        changed: the setting that tells it from the case `against`, if that is what it is there for.
+        against: the name of a case.
+        stop_after: the number of checkpoints after which SIGTERM comes; 0 for an undisturbed run.
+        shared_warm_start: whether it starts from the file that the set's language cases share.
+        since: the revision that introduced what it needs; None if the defining revision can train it, `NEW` if the
+            commit does not exist yet.
+    """
+
+    name: str
+    kind: str
+    settings: Mapping[str, Any]
+    changed: str = ""
+    against: str = ""
+    stop_after: int = 0
+    shared_warm_start: bool = False
+    since: str | None = None
+
+    @property
+    def algorithm(self) -> str:
+        """What the run is told to train with."""
+        return str(self.settings["algorithm"])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it shows an algorithm as such, rather than a setting, a simulator or an interruption."""
+        return self.name.split("/")[1] in ("pair", "row")
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command line, with ``{place}`` for the folder that holds the results."""
+        words = ["lm", "train"] if self.kind == "language" else ["train"]
+        words += ["--out", f"{{place}}/{self.name}", "--quiet"]
+        words += ["--checkpoint-seconds", "0" if self.stop_after else "300"]
+        words += ["--warm-start", WARM_START] if self.shared_warm_start else []
+        return words + assignments(self.settings)
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as words of the command line."""
+    return [f"--set={name}={value}" for name, value in settings.items()]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting changed: its name and value, and the algorithm that reads it.
+
+    Attributes:
+        name: of the setting.
+        value: its value.
+        algorithm: of the case, and of the case that it is compared with.
+        own_warm_start: language models: compared with the run that makes its own warm start.
+        since: as in `Case`.
+    """
+
+    name: str
+    value: Any
+    algorithm: str = "vaco"
+    own_warm_start: bool = False
+    since: str | None = None
+
+
+# Small, and with steps so large that every filter acts: triggers fire, clips drop, the KL coefficient moves.
+CONTROL_BASE: dict[str, Any] = {
+    **{"env": "Hopper-v5", "lag": 3, "steps": 512, "num_envs": 4, "phase_steps": 32, "minibatch": 32, "epochs": 3},
+    **{"learning_rate": 0.02, "hidden": "[8, 8]", "delta": 0.1, "eval_points": 1, "eval_episodes": 1},
+}
+CONTROL_SETTINGS = (
+    *(Change("lag", 1), Change("seed", 1), Change("steps", 384), Change("num_envs", 2), Change("phase_steps", 16)),
+    *(Change("epochs", 2), Change("minibatch", 64), Change("minibatches", "trajectories")),
+    *(Change("minibatches", "trajectories", "ppo"), Change("learning_rate", 0.01)),
+    *(Change("learning_rate_decay", False), Change("adam_epsilon", 1e-3), Change("max_grad_norm", 0.1)),
+    *(Change("discount", 0.9), Change("discount", 0.9, "ppo"), Change("trace_decay", 0.8)),
+    *(Change("trace_decay", 0.8, "impala"), Change("rho_bar", 2.0), Change("rho_bar", 2.0, "impala")),
+    *(Change("c_bar", 0.5), Change("c_bar", 0.5, "impala"), Change("value_coefficient", 0.25)),
+    *(Change("entropy_coefficient", 0.01), Change("advantage_normalisation", "minibatch")),
+    *(Change("advantage_normalisation", "none"), Change("advantage_normalisation", "none", "impala")),
+    *(Change("delta", 0.15), Change("trigger", "phase"), Change("trigger", "phase", "once+tv_total")),
+    *(Change("trigger", "phase", "once+tv_proximal"), Change("trigger", "phase", "continuous+tv")),
+    *(*(Change("clip", 0.1, name) for name in ("ppo", "spo", "geppo")), Change("truncation", 0.5, "impala")),
+    *(Change("kl_coefficient", 0.5, "ppo_kl"), Change("kl_adaptive", False, "ppo_kl")),
+    *(Change("kl_target", 0.05, "ppo_kl"), Change("hidden", "[8]"), Change("hidden", "[16, 4]")),
+    *(Change("initial_log_std", -0.5), Change("normalise_observations", False)),
+    *(Change("normalise_rewards", False), Change("observation_clip", 0.5), Change("reward_clip", 0.1)),
+    *(Change("eval_points", 2), Change("eval_episodes", 2)),
+    *(Change("ratio_cap", 1.05, since=FAIR), Change("ratio_cap", 1.05, "once+tv_proximal", since=FAIR)),
+    *(Change("advantage_normalisation", "scale", since=FAIR), Change("advantage_normalisation", "learner", since=FAIR)),
+    Change("normaliser_start", "random", since=FAIR),
+)
+TASKS = (
+    *("Ant-v5", "HalfCheetah-v5", "Hopper-v5", "Humanoid-v5", "InvertedDoublePendulum-v5", "InvertedPendulum-v5"),
+    *("Swimmer-v5", "Walker2d-v5"),
+)
+BACKENDS = ("batched", "gymnasium")
+LIMITED = {"env": "Swimmer-v5", "num_envs": 2, "phase_steps": 256, "minibatch": 256, "steps": 2560, "epochs": 2}
+"""Swimmer ends at its 1000th step only: a time limit within a phase."""
+
+ALIASES = {
+    **{"none+clip": "ppo", "none+kl": "ppo_kl", "none+spo": "spo", "continuous+truncated": "impala"},
+    **{"once+centred_clip": "geppo", "none+decoupled_clip": "decoupled", "once+tv": "vaco"},
+}
+ALIGNMENTS = ("none", "once", "continuous")
+FILTERS = (
+    *("none", "clip", "proximal_clip", "decoupled_clip", "centred_clip", "tv", "tv_total", "tv_proximal"),
+    *("spo", "spo_proximal", "truncated", "kl", "kl_total", "centred_clip_fixed", "centred_clip_lag"),
+)
+SINCE = dict.fromkeys(("kl_total", "centred_clip_fixed", "centred_clip_lag"), FAIR)
+"""The commits that introduced filters after the defining revision; of others it has them all."""
+PAIRS = {ALIASES.get(pair, pair): pair for pair in (f"{align}+{rule}" for align in ALIGNMENTS for rule in FILTERS)}
+"""What the command line calls an algorithm → its ``ALIGN+FILTER``."""
+
+# A model that is right now and then, N = 4 and K = 2: ratios move, groups differ in reward, policies are old.
+WARM: dict[str, Any] = {
+    "task_options": "{min_terms: 2, max_terms: 2, min_digits: 1, max_digits: 1}",
+    "model_options": "{hidden: 32, layers: 1, heads: 2, intermediate: 64}",
+    **{"new_tokens": 6, "warm_target": 0.1, "warm_batch": 32, "warm_learning_rate": 0.01},
+}
+LANGUAGE_BASE: dict[str, Any] = {
+    **WARM,
+    **{"minibatches": 4, "lag": 2, "updates": 8, "prompts": 4, "samples": 8, "learning_rate": 0.005},
+    **{"warmup_updates": 0, "eval_points": 1, "eval_problems": 16},
+}
+OWN_WARM_START = {"warm_target": 0.01, "updates": 4, "prompts": 8}
+COLD = {"warm_target": 0, "updates": 4, "prompts": 2}
+ROWS = {
+    **{"ppo": "clip", "vaco": "tv", "vaco_sequence": "tv_sequence", "spo": "spo", "decoupled": "decoupled_clip"},
+    **{"a3po": "staleness_clip", "a3po_rounds": "staleness_clip", "a3po_unweighted": "staleness_clip_unweighted"},
+    **{"dppo": "divergence_mask", "cispo": "truncated_high", "tis": "truncated_clip", "tba": "tba", "oapl": "oapl"},
+    **{name: name for name in ("none", "proximal_clip", "centred_clip", "tv_total", "tv_proximal", "spo_proximal")},
+    **{name: name for name in ("truncated", "centred_clip_fixed")},
+}
+"""What the command line calls a language model's algorithm → its rule or regression."""
+SEQUENCES = tuple(row for row, rule in ROWS.items() if rule not in ("tba", "oapl"))
+LANGUAGE_SETTINGS = (
+    *(Change("minibatches", 1), Change("minibatches", 2, "decoupled"), Change("minibatches", 1, "a3po")),
+    *(Change("lag", 1), Change("lag", 1, "decoupled"), Change("lag", 1, "tba"), Change("seed", 1)),
+    *(Change("updates", 4), Change("prompts", 2), Change("samples", 4), Change("learning_rate", 0.002)),
+    *(Change("warmup_updates", 4), Change("weight_decay", 0.1), Change("max_grad_norm", 0.1)),
+    *(Change("advantage", "dr_grpo"), Change("advantage", "rloo"), Change("proximal_updates", 2, "decoupled")),
+    *(Change("delta", 0.3), Change("delta", 0.1, "vaco_sequence")),
+    *(Change("clip", 0.05, row) for row in ("ppo", "spo", "a3po")),
+    *(Change("clip_high", 0.05, "cispo"), Change("truncation", 1.1, "truncated")),
+    *(Change("divergence_limit", 0.05, "dppo"), Change("dppo_cap", 1.05, "dppo"), Change("ratio_cap", 1.02, "tis")),
+    *(Change("temperature", 0.5, "tba"), Change("temperature", 0.5, "oapl")),
+    *(Change("warm_target", 0.08, own_warm_start=True), Change("warm_least", 100, own_warm_start=True)),
+    *(Change("warm_batch", 16, own_warm_start=True), Change("warm_learning_rate", 0.005, own_warm_start=True)),
+    *(Change("warm_flaw", 0.4, own_warm_start=True), Change("new_tokens", 5, own_warm_start=True)),
+    *(Change("precision", "bfloat16", own_warm_start=True), Change("eval_points", 2), Change("eval_problems", 8)),
+    Change("task_options", "{min_terms: 2, max_terms: 3, min_digits: 1, max_digits: 1}", own_warm_start=True),
+    Change("model_options", "{hidden: 16, layers: 2, heads: 2, intermediate: 32}", own_warm_start=True),
+    Change("tokens_at_once", 64),
+)
+
+UNREACHABLE = {
+    "control": {"env": "every task has a case of its own", "algorithm": "every pair has a case of its own"}
+    | {"backend": "every task has a case on either backend, and they may well agree"},
+    "language": {"algorithm": "every row has a case of its own", "level": "every row has a case of its own"}
+    | {"model": "the set trains what needs no download: the tiny model"}
+    | {"task": "the tiny model's alphabet is that of chain_sum; the other tasks need a downloaded model"}
+    | {"device": "the set trains on the processor", "warm_updates": "a limit: reached, it stops the run with an error"},
+}
+"""Settings without a case under ``setting/``, and why."""
+
+
+def _control() -> Iterator[Case]:
+    for algorithm, pair in PAIRS.items():
+        since = SINCE.get(pair.partition("+")[2])
+        yield Case(f"control/pair/{pair}", "control", CONTROL_BASE | {"algorithm": algorithm}, since=since)
+    for c in CONTROL_SETTINGS:
+        yield Case(
+            f"control/setting/{c.name}={_word(c.value)}{'' if c.algorithm == 'vaco' else f'/{c.algorithm}'}",
+            "control",
+            CONTROL_BASE | {"algorithm": c.algorithm, c.name: c.value},
+            changed=c.name,
+            against=f"control/pair/{PAIRS[c.algorithm]}",
+            since=c.since,
+        )
+    for env in TASKS:
+        for backend in BACKENDS:
+            own = {"env": env, "backend": backend, "algorithm": "vaco", "steps": 384}
+            yield Case(f"control/task/{env}/{backend}", "control", CONTROL_BASE | own)
+    for algorithm in ("ppo", "vaco", "impala"):
+        own = LIMITED | {"algorithm": algorithm}
+        yield Case(f"control/limit/{algorithm}", "control", CONTROL_BASE | own)
+    for algorithm, backend in (("vaco", "batched"), ("ppo_kl", "batched"), ("impala", "batched"), ("ppo", "gymnasium")):
+        own = {"algorithm": algorithm, "backend": backend}
+        yield Case(f"control/resume/{algorithm}", "control", CONTROL_BASE | own, stop_after=2)
+
+
+def _language() -> Iterator[Case]:
+    def case(name: str, own: Mapping[str, Any], shared: bool = True, **more: Any) -> Case:
+        settings = LANGUAGE_BASE | {"algorithm": "vaco"} | dict(own)
+        return Case(f"language/{name}", "language", settings, shared_warm_start=shared, **more)
+
+    for row in ROWS:
+        yield case(f"row/{row}", {"algorithm": row}, since=SINCE.get(row))
+    for row in SEQUENCES:
+        yield case(
+            f"level/{row}",
+            {"algorithm": row, "level": "sequence"},
+            changed="level",
+            against=f"language/row/{row}",
+            since=SINCE.get(row),
+        )
+    yield case("warm/own", OWN_WARM_START, shared=False)
+    yield case("warm/none", COLD, shared=False)
+    for c in LANGUAGE_SETTINGS:
+        against = "warm/own" if c.own_warm_start else f"row/{c.algorithm}"
+        own = OWN_WARM_START if c.own_warm_start else {}
+        yield case(
+            f"setting/{c.name}={_word(c.value)}{'' if c.algorithm == 'vaco' else f'/{c.algorithm}'}",
+            {**own, "algorithm": c.algorithm, c.name: c.value},
+            shared=not c.own_warm_start,
+            changed=c.name,
+            against=f"language/{against}",
+            since=c.since,
+        )
+    for row in ("vaco", "decoupled", "tba", "a3po"):
+        yield case(f"resume/{row}", {"algorithm": row}, stop_after=2)
+
+
+def _word(value: Any) -> str:
+    """A value as part of a path."""
+    return "".join(letter if letter.isalnum() or letter in ".-_" else "_" for letter in str(value)).strip("_")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A command that comes before the cases: its name, and its command line with ``{place}``."""
+
+    name: str = "language/warm start"
+    arguments: list[str] = field(
+        default_factory=lambda: ["lm", "warm", "--out", WARM_START, "--quiet", *assignments(WARM)]
+    )
+
+
+CASES: tuple[Case, ...] = (*_control(), *_language())
