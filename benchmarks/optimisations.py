@@ -1,12 +1,13 @@
 """What each optimisation buys, each against the plain version it replaced, in one run and on one core.
 
-    python benchmarks/optimisations.py            about one minute; prints a table, writes results/optimisations.json
+    python benchmarks/optimisations.py            about one minute; prints a table, writes out/optimisations.json
 
 Pairs take turns, and the ratio is of medians over the turns. `NOTES.md` says what was expected of each beforehand.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -174,6 +175,9 @@ def import_seconds() -> list[float]:
 
 def main() -> None:
     """Measure every pair."""
+    parser = argparse.ArgumentParser(description="What each optimisation buys.")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR")
+    out = parser.parse_args().out
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     rows = []
@@ -186,8 +190,7 @@ def main() -> None:
     for name, ours, plain in rows:
         print(f"| {name} | {1e6 * ours:,.0f} µs | {1e6 * plain:,.0f} µs | {ours / plain:.2f} |")
     table = {name: {"ours_seconds": ours, "plain_seconds": plain, "ratio": ours / plain} for name, ours, plain in rows}
-    out = Path(__file__).parent / "results"
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     (out / "optimisations.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
 
 

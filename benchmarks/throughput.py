@@ -8,7 +8,8 @@ normalisations are the same for all (16 x 128 steps, 10 epochs, minibatch 512, t
 normalised observations and rewards); otherwise Stable-Baselines3 is as shipped. All measure the same phases of
 training, so that episodes are about as long, and count live transitions only. The workers take turns within each
 round, so that a drifting machine slows all of them alike; reported are ratios of medians over the rounds. Evaluation
-is left out on all sides. Writes throughput.json and throughput.md.
+is left out on all sides. Writes throughput.json and throughput.md, into benchmarks/out
+unless told otherwise.
 """
 
 from __future__ import annotations
@@ -255,7 +256,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--phases", type=int, default=30, help="length of each measurement, in phases of 2048 steps")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
     parser.add_argument("--readme", type=Path, help="put the table between this file's benchmark marks")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--core", type=int, default=0, help=argparse.SUPPRESS)

@@ -1,6 +1,6 @@
 """The theory's figures, from results/theory/*.json alone; the lags met in training are an optional further input.
 
-python -m theory.figures --results results/theory --out paper/figures/theory --training results/desk/tables
+python -m theory.figures --results results/theory --out build/paper/figures/theory --training build/results/desk/tables
 """
 
 from __future__ import annotations
@@ -337,7 +337,9 @@ def read(folder: Path) -> dict[str, Json]:
     for name in ("checks", "tightness", "filter", "gaussian", "bias"):
         path = folder / f"{name}.json"
         if not path.is_file():
-            raise UserError(f"{path} is missing, expected the theory's results: run 'vaco theory --parts all' first")
+            raise UserError(
+                f"{path} is missing, expected the theory's results: run 'vaco theory --parts all --out {folder}' first"
+            )
         data[name] = json.loads(path.read_text(encoding="utf-8"))
     return data
 
@@ -346,7 +348,7 @@ def main(argv: list[str] | None = None) -> int:
     """Draw every figure; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m theory.figures")
     parser.add_argument("--results", type=Path, default=Path("results/theory"))
-    parser.add_argument("--out", type=Path, default=Path("paper/figures/theory"))
+    parser.add_argument("--out", type=Path, required=True, help="folder of the figures")
     parser.add_argument("--training", type=Path, default=None, help="folder of diagnostics.parquet, optional")
     options = parser.parse_args(argv)
     data, lags = read(options.results), read_lags(options.training)

@@ -1,6 +1,7 @@
-"""`vaco theory`: verify every bound and lemma, show a table, and leave the evidence as JSON.
+"""`vaco theory`: verify every bound and lemma, and show a table; with ``--out`` also leave the evidence as JSON.
 
-    vaco theory --instances 10000 --seed 0 --out results/theory
+    vaco theory                                       # writes nothing
+    vaco theory --parts all --out build/results/theory
 
 Parts: ``checks`` (float checks and their controls, always together), ``exact`` (rational and interval arithmetic),
 ``tightness`` (search for worst cases), ``filter`` (what the filter does not guarantee, measured), ``gaussian``
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--instances", type=int, default=10_000, help="random instances of every float check")
     result.add_argument("--exact", type=int, default=200, help="instances of every exact check")
     result.add_argument("--seed", type=int, default=0, help="seed of every generator")
-    result.add_argument("--out", type=Path, default=Path("results/theory"), help="folder of the JSON files")
+    result.add_argument("--out", type=Path, metavar="DIR", help="write the evidence there as JSON (default: nowhere)")
     result.add_argument("--parts", default="checks,exact", help=f"comma-separated: {', '.join(PARTS)}, or all")
     result.add_argument("--quiet", action="store_true", help="no progress bar")
     return result
@@ -106,7 +107,7 @@ def _validated(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             raise UserError(f"--{name} is {getattr(options, name)}, expected at least 1: leave it out for the default")
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}, expected 0 or more: choose a non-negative integer")
-    if options.out.exists() and not options.out.is_dir():
+    if options.out and options.out.exists() and not options.out.is_dir():
         raise UserError(f"--out {options.out} is a file, expected a folder: choose another path")
     parts = list(PARTS) if options.parts == "all" else [p.strip() for p in options.parts.split(",")]
     for part in parts:
@@ -159,7 +160,7 @@ def _report(results: dict[str, Json]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the chosen parts, print the tables, write the JSON files.
+    """Run the chosen parts, print the tables, write JSON files if a folder for them is given.
 
     Args:
         argv: arguments after ``vaco theory``.
@@ -182,11 +183,12 @@ def main(argv: list[str] | None = None) -> int:
 
         for part in parts:
             made = PARTS[part](options, advance)
-            for name, data in made.items():
+            for name, data in made.items() if options.out else ():
                 write(options.out, name, data)
             results |= made
     failures = _report(results)
-    print(f"\n{time.perf_counter() - started:.1f} s, {failures} failures; written to {options.out}")
+    place = f"; written to {options.out}" if options.out else ""
+    print(f"\n{time.perf_counter() - started:.1f} s, {failures} failures{place}")
     return 1 if failures else 0
 
 

@@ -27,11 +27,11 @@ FIGURE = "```{result-figure} desk/figure3\n:title: Figure 3\n:alt: Lines.\n```\n
 
 
 def write_results(root: Path) -> None:
-    tables, figures = root / "results/desk/tables", root / "paper/figures/desk"
-    for folder in (tables, figures, root / "paper/tables/desk"):
+    archive, figures = root / "results/desk/archive", root / "paper/figures/desk"
+    for folder in (archive, figures, root / "paper/tables/desk"):
         folder.mkdir(parents=True)
-    summary = json.dumps({"steps": 1_000_000, "grids": {"main": {"seeds": [0, 1, 2]}}})
-    (tables / "summary.json").write_text(summary)
+    sums = "0123  runs.parquet\n"
+    (archive / "SHA256SUMS").write_text(sums)
     sidecar: dict[str, Any] = {
         "tier": "desk",
         "caption": "What |ρ − 1| was *measured*.",
@@ -39,7 +39,10 @@ def write_results(root: Path) -> None:
         "planned_runs": 24,
         "missing": ["a", "b", "c", "d"],
         "config_hash": "2a70d5964c0775b68fd3404ee5aeab898353bda7",
-        "tables": {"results/desk/tables/summary.json": hashlib.sha256(summary.encode()).hexdigest()},
+        "seeds": [0, 1, 2],
+        "steps": 1_000_000,
+        "archive": hashlib.sha256(sums.encode()).hexdigest(),
+        "tables": {"build/results/desk/tables/summary.json": "0" * 64},
     }
     (figures / "figure3.json").write_text(json.dumps(sidecar))
     (figures / "figure3.png").write_bytes(PIXEL)
@@ -107,7 +110,7 @@ def test_a_typed_number_fails_the_build(build: Build) -> None:
     assert "'0.93' is typed into the prose" in warnings and "index.md:3" in warnings
 
 
-@pytest.mark.parametrize("needed", ["desk.vaco", "desk.vaco.lag16.iqm", "results/desk/tables/summary.json"])
+@pytest.mark.parametrize("needed", ["desk.vaco", "desk.vaco.lag16.iqm", "results/desk/archive/SHA256SUMS"])
 def test_a_passage_is_shown_once_its_results_exist(build: Build, needed: str) -> None:
     html, warnings = build(f":::{{computed}} {needed}\nSeen **here**.\n:::")
     assert "Seen <strong>here</strong>" in html and not warnings
@@ -134,7 +137,8 @@ def test_a_figure_stands_with_its_provenance(build: Build) -> None:
     assert not warnings
     assert 'alt="Lines."' in html and "<strong>Figure 3. </strong>" in html
     for part in (
-        "snakemake figure3 --config tier=desk allow_missing=true",
+        "snakemake figure3 --config tier=desk<",
+        "results/desk/archive (13611ad6)",
         "2a70d5964c0775b6",
         "20 of 24 planned",
         "0, 1, 2",
@@ -154,8 +158,8 @@ def test_a_figure_without_description_fails_the_build(build: Build) -> None:
     assert "no alt text" in build("```{result-figure} desk/figure3\n```")[1]
 
 
-def test_a_figure_whose_tables_have_changed_fails_the_build(build: Build, root: Path) -> None:
-    (root / "results/desk/tables/summary.json").write_text("{}")
+def test_a_figure_whose_archive_has_changed_fails_the_build(build: Build, root: Path) -> None:
+    (root / "results/desk/archive/SHA256SUMS").write_text("{}")
     assert "has changed since this was made" in build(FIGURE)[1]
 
 
@@ -163,9 +167,9 @@ def test_a_figure_without_sidecar_needs_its_command(build: Build, root: Path) ->
     (root / "paper/figures/desk/plain.png").write_bytes(PIXEL)
     plain = "```{result-figure} desk/plain\n:alt: Lines.\n```"
     assert "<img" not in build(plain)[0]
-    told = plain.replace(":alt:", ":made-by: snakemake theory\n:source: results/desk/tables/summary.json\n:alt:")
+    told = plain.replace(":alt:", ":made-by: snakemake theory\n:source: results/desk/archive/SHA256SUMS\n:alt:")
     html, warnings = build(told)
-    assert "<img" in html and "results/desk/tables/summary.json (" in html and not warnings
+    assert "<img" in html and "results/desk/archive/SHA256SUMS (" in html and not warnings
 
 
 def test_a_table_is_read_from_its_file(build: Build) -> None:

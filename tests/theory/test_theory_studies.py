@@ -13,6 +13,7 @@ from theory.checks import all_checks
 from theory.exact import run_exact
 from theory.instances import from_json
 from theory.sources import theory_hash
+from vaco import cli
 from vaco.errors import UserError
 
 
@@ -105,6 +106,13 @@ def test_command_line_writes_tables_and_returns_zero(tmp_path, capsys):
     checks = json.loads((tmp_path / "checks.json").read_text())
     assert len(checks["checks"]) == len(all_checks())
     assert json.loads((tmp_path / "certificate.json").read_text())["cases"]
+
+
+def test_command_line_leaves_no_file_unless_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["theory", "--instances", "5", "--exact", "2", "--parts", "checks"]) == 0
+    assert "negative controls fail" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_command_line_fails_on_a_violation(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ class _Product(SphinxDirective):
             if path.is_file() or suffix == "json":
                 self.env.note_dependency(str(path))
         found = results.find(root / "paper" / self.folder, self.arguments[0])
-        for name in found.sidecar.get("tables", {}):
+        for name in results.sources(found.sidecar):
             self.env.note_dependency(str(root / name))
         try:
             results.check_sources(root, found.sidecar)
@@ -122,7 +122,7 @@ class ResultFigureDirective(_Product):
         legend = nodes.legend()
         legend.extend(self.caption(found))
         if found.sidecar:
-            facts = results.provenance(self.root, found)
+            facts = results.provenance(found)
             legend += self.provenance(found, results.command(found), facts)
         else:
             legend += self.provenance(found, self.options["made-by"], self._sources())
@@ -167,7 +167,7 @@ class ResultTableDirective(_Product):
         box = nodes.container(classes=["result-table"])
         box.extend(self.caption(found))
         box += table(header, body)
-        box += self.provenance(found, results.command(found), results.provenance(self.root, found))
+        box += self.provenance(found, results.command(found), results.provenance(found))
         self.add_name(box)
         return [box]
 

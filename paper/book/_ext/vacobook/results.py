@@ -19,7 +19,7 @@ DIGITS = 16  # of a sha256, shown
 
 
 class StaleError(Exception):
-    """A product was made from tables that have changed since."""
+    """A product was made from an archive or files that have changed since."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,26 @@ def find(folder: Path, name: str) -> Product:
     return Product(name, files, sidecar)
 
 
+def sources(sidecar: Json) -> dict[str, str]:
+    """The tracked files that a product was made of, with their hashes: its archive's list of checksums, or its inputs.
+
+    What lies between an archive and its figures is in build/, which may be of another tier's runs at any time.
+    """
+    if "archive" in sidecar:
+        return {f"results/{sidecar['tier']}/archive/SHA256SUMS": sidecar["archive"]}
+    return dict(sidecar.get("tables", {}))
+
+
 def check_sources(root: Path, sidecar: Json) -> None:
-    """Compare the tables on disk with those the product was made of.
+    """Compare the archive on disk with the one the product was made of; or files, of a product that has none.
 
     Raises:
-        StaleError: a table is there with other content. One that is not there, as in a clone without the tier's
-            tables, is no contradiction.
+        StaleError: one is there with other content. One that is not there is no contradiction.
     """
-    for name, digest in sidecar.get("tables", {}).items():
+    for name, digest in sources(sidecar).items():
         path = root / name
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise StaleError(f"{name} has changed since this was made: run the workflow again")
+            raise StaleError(f"{name} has changed since this was made: run make release")
 
 
 def command(product: Product) -> str:
@@ -66,17 +75,12 @@ def command(product: Product) -> str:
     name, tier = Path(product.name).name, product.sidecar.get("tier") or Path(product.name).parent.name
     # The target comes first: everything after --config is read as a setting.
     setting = f"lm_tier={tier}" if tier.startswith("lm_") else f"tier={tier}"
-    return f"snakemake {name} --config {setting}" + (" allow_missing=true" if product.sidecar.get("missing") else "")
+    return f"snakemake {name} --config {setting}"
 
 
-def provenance(root: Path, product: Product) -> list[tuple[str, str]]:
-    """Configuration, runs, seeds, steps and what is missing, as words.
-
-    Returns:
-        Label and text of every fact that the sidecar, or the summary of the tables it names, gives.
-    """
+def provenance(product: Product) -> list[tuple[str, str]]:
+    """Configuration, runs, seeds, steps and source, as words: label and text of every fact that the sidecar gives."""
     side = product.sidecar
-    summary = _summary(root, side)
     facts = []
     if "config_hash" in side:
         facts.append(("configuration", str(side["config_hash"])[:DIGITS]))
@@ -85,13 +89,15 @@ def provenance(root: Path, product: Product) -> list[tuple[str, str]]:
         facts.append(
             ("runs of the tier", f"{side['runs']:,}" + (f" of {planned:,} planned" if planned is not None else ""))
         )
-    seeds = side.get("seeds") or _seeds(summary, side, Path(product.name).name)
+    seeds = side.get("seeds")
     if seeds:
         facts.append(("seeds", str(seeds) if isinstance(seeds, str | int) else ", ".join(str(seed) for seed in seeds)))
-    steps = side.get("steps") or summary.get("steps")
+    steps = side.get("steps")
     if steps:
         facts.append(("steps a run", f"{steps:,}" if isinstance(steps, int) else str(steps)))
-    if side.get("tables"):
+    if "archive" in side:
+        facts.append(("made from", f"results/{side['tier']}/archive ({side['archive'][:8]})"))
+    elif side.get("tables"):
         facts.append(("made from", ", ".join(f"{name} ({digest[:8]})" for name, digest in side["tables"].items())))
     return facts
 
@@ -102,22 +108,6 @@ def incomplete(sidecar: Json) -> str:
     if not missing:
         return ""
     return f"Incomplete: {missing:,} of {sidecar.get('planned_runs', missing):,} planned runs are not there yet."
-
-
-def _summary(root: Path, sidecar: Json) -> Json:
-    """The tier's summary, if it is among the tables of a sidecar and on disk."""
-    for name in sidecar.get("tables", {}):
-        if Path(name).name == "summary.json" and (root / name).is_file():
-            found: Json = json.loads((root / name).read_text(encoding="utf-8"))
-            return found
-    return {}
-
-
-def _seeds(summary: Json, sidecar: Json, name: str) -> list[int]:
-    """The seeds of the grid a product shows: the one it names, a study of its own name, or the main grid."""
-    grids = summary.get("grids", {})
-    grid = sidecar.get("grid") or (name if name in grids else "main")
-    return list(grids.get(grid, {}).get("seeds", []))
 
 
 def rows(path: Path) -> list[list[str]]:
