@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +23,13 @@ from vaco.objectives.align import ALIGNMENTS  # noqa: E402
 from vaco.objectives.filters import FILTERS  # noqa: E402
 from vaco.objectives.table import ALIASES, parse  # noqa: E402
 from vaco.objectives.tokens import REGRESSIONS, TOKEN_ALIASES, TOKEN_FILTERS, parse_token_algorithm  # noqa: E402
-from vaco.runs.config import SETTINGS, build  # noqa: E402
+from vaco.runs.config import SETTINGS, build, parse_assignment  # noqa: E402
 from vaco.runs.identity import VERSIONS  # noqa: E402
+
+
+def as_typed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the command line reads them."""
+    return dict(parse_assignment(f"{name}={value}") for name, value in settings.items())
 
 
 def of(kind: str) -> list[cases.Case]:
@@ -52,7 +60,7 @@ def test_every_setting_has_a_case_or_a_reason(kind: str, settings: dict[str, obj
         if case.changed:
             other = known[case.against]
             make = build if kind == "control" else build_lm
-            ours, theirs = make(dict(case.settings)), make(dict(other.settings))
+            ours, theirs = (make(as_typed(found.settings)) for found in (case, other))
             assert getattr(ours, case.changed) != getattr(theirs, case.changed), case.name
 
 
@@ -107,8 +115,6 @@ def test_one_sign_flipped_in_one_filter_names_the_algorithms_that_it_touches_and
 ) -> None:
     if not history():
         pytest.skip("the history does not reach back to the revision that defined the training version")
-    import shutil
-
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     file = tmp_path / "src/vaco" / path
     text = file.read_text()
@@ -124,8 +130,6 @@ def test_one_sign_flipped_in_one_filter_names_the_algorithms_that_it_touches_and
 
 @pytest.mark.slow
 def test_without_the_history_it_says_so(tmp_path: Path) -> None:
-    import shutil
-
     for part in ("benchmarks", "src"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "out"))
     words = [sys.executable, str(tmp_path / "benchmarks/golden.py"), "--only", "pair/once+tv"]
