@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_complete_tier_misses_nothing(tables_folder: Path, tmp_path: Path) -> None:
     assert tier_readme.main(["--tables", str(tables_folder), "--out", str(tmp_path / "README.md")]) == 0
     text = (tmp_path / "README.md").read_text()
+    assert "draws the figures from `archive/` and trains nothing" in text and "vaco restore --tier small" in text
     assert "**State: complete.**" in text and "## What is missing\n\nNothing." in text
     assert re.search(r"\| core-hours +\| 0\.1 ", text) and "2026-01-01T00:00:00Z" in text and "| mujoco " in text
 
