@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from synthetic import write_tier
+from synthetic import write_archive
 
 from vaco.report import aggregate, estimates
 from vaco.runs.tiers import Tier, load_tier
@@ -34,12 +34,12 @@ def small_tier(tmp_path_factory: pytest.TempPathFactory) -> Tier:
 
 @pytest.fixture(scope="session")
 def results(small_tier: Tier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run folders and tables of `small_tier`; tests only read them."""
+    """Archive and tables of `small_tier`; tests only read them."""
     root = tmp_path_factory.mktemp("results") / small_tier.name
-    write_tier(small_tier, root)
+    archive = write_archive(small_tier, root / "archive").folder
     plan = root / "plan.json"
     plan.write_text(small_tier.plan())
-    assert aggregate.main(["--plan", str(plan), "--results", str(root), "--out", str(root / "tables")]) == 0
+    assert aggregate.main(["--plan", str(plan), "--archive", str(archive), "--out", str(root / "tables")]) == 0
     assert estimates.main(["--tables", str(root / "tables"), "--repetitions", "200"]) == 0
     return root
 

@@ -1,44 +1,74 @@
-"""Run folders that no training made, for the tests of aggregation and figures: every number here is invented.
+"""Archives that no training made, for the tests of aggregation and figures: every number here is invented.
 
-They follow the layout of a real run folder, so that the reporting code cannot tell them apart, and are seeded by the
-cell, so that the same cell always gets the same numbers. Nothing outside the tests may read them.
+Their runs have what real ones have, so that the reporting code cannot tell them apart, and are seeded by the cell, so
+that the same cell always gets the same numbers. Nothing outside the tests may read them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from vaco.runs.config import build
+from vaco.archive import Archive, Entry, write
+from vaco.runs.archives import plan_hash
+from vaco.runs.identity import SCHEMA
 from vaco.runs.tiers import RunSpec, Tier
 
 RANDOM_RETURN = {"HalfCheetah-v5": -280.0, "Hopper-v5": 18.0, "InvertedPendulum-v5": 6.0}
 GOOD_RETURN = {"HalfCheetah-v5": 1500.0, "Hopper-v5": 1400.0, "InvertedPendulum-v5": 900.0}
 QUALITY = {"ppo": 1.0, "ppo_kl": 0.85, "spo": 0.9, "impala": 0.7, "geppo": 1.0, "vaco": 1.05}
 ROBUSTNESS = {"ppo": 0.55, "ppo_kl": 0.5, "spo": 0.35, "impala": 0.8, "geppo": 0.75, "vaco": 0.9}
-ZEROS = "0" * 64
 
 
-def write_tier(tier: Tier, root: Path, *, phases: int = 20) -> None:
-    """Write every run of a tier and its references below `root` (which stands for `results/<tier>`)."""
-    for spec in tier.runs():
-        write_run(spec, root.parent / spec.folder, phases=phases)
-    for env in tier.environments:
-        write_reference(env, root / "references" / f"{env}.json")
+def cell_of(spec: RunSpec) -> str:
+    """A run in one word, as plans name it."""
+    return f"{spec.env}/{spec.name}/lag{spec.lag}/seed{spec.seed}"
 
 
-def write_reference(env: str, path: Path) -> None:
-    """Write what `vaco evaluate --random` would."""
+def write_archive(
+    tier: Tier,
+    folder: Path,
+    *,
+    phases: int = 20,
+    without: Collection[str] = (),
+    changed: Mapping[str, Mapping[str, Any]] | None = None,
+    unmeasured: Collection[str] = (),
+) -> Archive:
+    """Write a tier into an archive, as if it had been trained.
+
+    Args:
+        tier: the tier.
+        folder: the archive's.
+        phases: of every run.
+        without: cells whose runs are missing.
+        changed: by cell, entries of the manifest that are other than they should be.
+        unmeasured: tasks without a measurement of the random policy.
+    """
+    specs = tier.runs()
+    strangers = {*without, *(changed or {})} - {cell_of(spec) for spec in specs}
+    assert not strangers, f"the tier has no {strangers}"
+    entries = [
+        entry_of(spec, phases, **(changed or {}).get(cell_of(spec), {}))
+        for spec in specs
+        if cell_of(spec) not in without
+    ]
+    measured = {env: reference(env) for env in tier.environments if env not in unmeasured}
+    plan, planned = plan_hash(tier), len(specs)
+    write(folder, entries, tier=tier.name, kind="control", plan=plan, planned=planned, references=measured)
+    return Archive(folder)
+
+
+def reference(env: str) -> dict[str, Any]:
+    """What `vaco evaluate --random` would measure."""
     low = RANDOM_RETURN.get(env, 0.0)
     returns = (low + np.random.default_rng(1).normal(0, 5, 100)).tolist()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
+    return {
         "env": env,
         "policy": "uniform random",
         "episodes": 100,
@@ -47,34 +77,21 @@ def write_reference(env: str, path: Path) -> None:
         "returns": returns,
         "seed": 0,
     }
-    path.write_text(json.dumps(content))
 
 
-def write_run(spec: RunSpec, folder: Path, *, phases: int = 20, **changes: Any) -> None:
-    """Write one run folder; `changes` replace entries of the manifest."""
-    rng = np.random.default_rng(zlib.crc32(spec.folder.encode()))
-    folder.mkdir(parents=True, exist_ok=True)
-    _evals(spec, rng).to_parquet(folder / "evals.parquet", index=False)
-    _phases(spec, rng, phases).to_parquet(folder / "phases.parquet", index=False)
-    config = build(
-        {
-            "env": spec.env,
-            "algorithm": spec.algorithm,
-            "lag": spec.lag,
-            "seed": spec.seed,
-            "steps": spec.steps,
-            "eval_points": spec.points,
-            "eval_episodes": spec.episodes,
-            **dict(spec.settings),
-        }
-    )
-    digests = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in ("evals.parquet", "phases.parquet")}
+def entry_of(spec: RunSpec, phases: int = 20, **changes: Any) -> Entry:
+    """A run as an entry of an archive; `changes` replace entries of its manifest, by which it is identified."""
+    rng = np.random.default_rng(zlib.crc32(cell_of(spec).encode()))
+    frames = {"evals": _evals(spec, rng), "phases": _phases(spec, rng, phases)}
+    # Not from pandas, which would make null of NaN.
+    tables = {name: pa.table({key: frame[key].to_numpy() for key in frame}) for name, frame in frames.items()}
+    config = spec.config
     manifest = {
-        "schema": 1,
+        "schema": SCHEMA,
         "identity": config.identity,
         "config": config.resolved(),
-        "config_hash": config.hash,
-        "source_hash": ZEROS,
+        "config_hash": config.run_id.config_hash,
+        "training_version": config.run_id.version,
         "revision": None,
         "dirty": False,
         "versions": {"python": "3.11.7", "numpy": "2.4.6", "torch": "2.13.0", "mujoco": "4.0.0", "gymnasium": "1.4.0"},
@@ -84,10 +101,10 @@ def write_run(spec: RunSpec, folder: Path, *, phases: int = 20, **changes: Any) 
         "finished": "2026-01-01T00:01:00Z",
         "wall_seconds": 10.0,
         "completed_steps": spec.steps,
-        "checksums": digests,
+        "checksums": {},
         "status": "complete",
     } | changes
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return Entry(f"{manifest['config_hash']}-v{manifest['training_version']}", manifest, tables.__getitem__)
 
 
 def _quality(spec: RunSpec) -> float:

@@ -1,30 +1,36 @@
-"""From synthetic run folders to tables: the numbers, and what is refused."""
+"""From synthetic archives to tables: the numbers, and what is refused."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import write_run
-from vaco.report.derive import TIDY
+from synthetic import write_archive
 
+from vaco.archive import Archive
 from vaco.errors import UserError
+from vaco.report import aggregate as command
 from vaco.report.aggregate import aggregate, references, thin, weak_references
 from vaco.report.estimates import Estimator, curve_matrix, score_matrix
 from vaco.report.plan import read_plan
-from vaco.report.runs import find_runs
+from vaco.report.runs import configurations, find_runs
 from vaco.runs.tiers import Tier
 
+CELL = "Hopper-v5/vaco/lag1/seed0"
+VACO = [f"{env}/vaco/lag{lag}/seed{s}" for env in ("Hopper-v5", "HalfCheetah-v5") for lag in (1, 8) for s in (0, 1, 2)]
+VERSIONS = {"python": "3.11.7", "numpy": "2.4.6", "torch": "2.13.0", "mujoco": "4.0.0", "gymnasium": "1.4.0"}
 
-@pytest.fixture
-def copy(results: Path, tmp_path: Path) -> Path:
-    """A copy of the run folders that a test may damage."""
-    return Path(shutil.copytree(results, tmp_path / results.name, ignore=shutil.ignore_patterns("tables")))
+
+def summary_of(tier: Tier, folder: Path, **damage: Any) -> dict[str, Any]:
+    """Aggregate an archive of the tier, of which `damage` says what is other than it should be."""
+    aggregate(read_plan(tier.plan()), write_archive(tier, folder / "archive", **damage), folder)
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
 
 
 def read(folder: Path, name: str) -> pd.DataFrame:
@@ -38,17 +44,18 @@ def test_one_row_a_run_and_one_a_point(small_tier: Tier, tables_folder: Path) ->
     assert len(read(tables_folder, "curves")) == len(runs) * 5
 
 
-def test_scores_against_a_loop_over_folders(small_tier: Tier, results: Path, tables_folder: Path) -> None:
+def test_scores_against_a_loop_over_the_archive(small_tier: Tier, results: Path, tables_folder: Path) -> None:
     scores = read(tables_folder, "scores").set_index(["env", "name", "lag", "seed"])
+    measured = json.loads((results / "archive/references.json").read_text())
+    means: dict[str, list[float]] = {}
+    for row in read(results / "archive", "evals").itertuples():
+        means.setdefault(row.run, []).append(float(row.mean))
     for env in small_tier.environments:
-        zero = json.loads((results / "references" / f"{env}.json").read_text())["mean"]
-        finals = []
-        for seed in (0, 1, 2):
-            evals = pd.read_parquet(results / "runs" / env / "ppo" / "lag1" / f"seed{seed}" / "evals.parquet")
-            finals.append(float(evals["mean"].iloc[-1]))
+        zero = measured[env]["mean"]
+        finals = [means[str(small_tier.find(env, "ppo", 1, seed).config.run_id)][-1] for seed in (0, 1, 2)]
         one = sum(finals) / 3
-        evals = pd.read_parquet(results / "runs" / env / "vaco" / "lag8" / "seed1" / "evals.parquet")
-        curve = [(float(value) - zero) / (one - zero) for value in evals["mean"]]
+        found = means[str(small_tier.find(env, "vaco", 8, 1).config.run_id)]
+        curve = [(value - zero) / (one - zero) for value in found]
         row = scores.loc[(env, "vaco", 8, 1)]
         assert row["score"] == pytest.approx(curve[-1])
         assert row["auc"] == pytest.approx(sum(curve[:-1]) / 4 + (curve[-1] - curve[0]) / 8)
@@ -105,9 +112,18 @@ def test_improvement_mirrors(tables_folder: Path) -> None:
 
 
 def test_tables_are_the_same_bytes_again(small_tier: Tier, results: Path, tables_folder: Path, tmp_path: Path) -> None:
-    aggregate(read_plan(small_tier.plan()), results, tmp_path)
-    for name in TIDY:
+    aggregate(read_plan(small_tier.plan()), Archive(results / "archive"), tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    tables = [f"{name}.parquet" for name in ("curves", "diagnostics", "lags", "runs", "scores")]
+    assert names == sorted([*tables, "configs.json", "summary.json"])
+    for name in names:
         assert (tmp_path / name).read_bytes() == (tables_folder / name).read_bytes(), name
+
+
+def test_the_tables_say_which_archive_they_are_of(results: Path, tables_folder: Path) -> None:
+    summary = json.loads((tables_folder / "summary.json").read_text())
+    assert summary["archive"] == Archive(results / "archive").digest
+    assert summary["missing"] == [] and summary["warnings"] == []
 
 
 def test_thinning_averages_equal_stretches() -> None:
@@ -122,94 +138,109 @@ def test_thinning_averages_equal_stretches() -> None:
     assert len(thin(phases, 80, stretches=100)) == 10
 
 
-def test_missing_runs_are_listed(small_tier: Tier, copy: Path, tmp_path: Path) -> None:
-    shutil.rmtree(copy / "runs/Hopper-v5/spo/lag8/seed2")
+def test_missing_runs_are_listed(small_tier: Tier, tmp_path: Path) -> None:
+    gone = ["Hopper-v5/spo/lag8/seed2", "HalfCheetah-v5/vaco/lag1/seed0"]
+    summary = summary_of(small_tier, tmp_path, without=gone)
+    assert summary["missing"] == gone and (summary["runs"], summary["planned_runs"]) == (38, 40)
+    progress = summary["progress"]["main"]
+    assert (progress["finished"], progress["planned"]) == (34, 36) and progress["seeds"]["2"] == [11, 12]
+    assert len(read(tmp_path, "scores")) == 38
+
+
+def test_without_any_run_of_the_tier_there_is_nothing_to_tell(small_tier: Tier, tmp_path: Path) -> None:
     plan = read_plan(small_tier.plan())
-    with pytest.raises(UserError, match=r"1 of 40 runs .* runs/Hopper-v5/spo/lag8/seed2; .*allow_missing"):
-        aggregate(plan, copy, tmp_path)
-    aggregate(plan, copy, tmp_path, allow_missing=True)
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["missing"] == ["runs/Hopper-v5/spo/lag8/seed2"] and summary["runs"] == 39
+    strange = {cell: {"config_hash": f"{number:016x}"} for number, cell in enumerate(plan.runs)}
+    with pytest.raises(UserError, match="holds no run of the tier 'small': train some first"):
+        summary_of(small_tier, tmp_path, changed=strange)
 
 
-def test_an_unfinished_run_is_a_missing_run(small_tier: Tier, copy: Path, tmp_path: Path) -> None:
-    spec = small_tier.find("Hopper-v5", "vaco", 1, 0)
-    write_run(spec, copy.parent / spec.folder, status="running")
-    with pytest.raises(UserError, match="1 of 40 runs"):
-        aggregate(read_plan(small_tier.plan()), copy, tmp_path)
+def test_a_run_fills_the_cell_whose_settings_it_has(small_tier: Tier, tmp_path: Path) -> None:
+    """A variant's run that was trained otherwise is none of the tier's, and no run fills two cells."""
+    variant = "Hopper-v5/vaco-delta0.4/lag8/seed0"
+    summary = summary_of(small_tier, tmp_path, changed={variant: {"config_hash": "0" * 16}})
+    assert summary["missing"] == [variant]
+    scores = read(tmp_path, "scores")
+    assert len(scores) == 39 and len(scores[scores["name"] == "vaco-delta0.4"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"identity": {"env": "Hopper-v5", "algorithm": "spo", "lag": 1, "seed": 0, "steps": 40960}},
-            "algorithm = vaco",
-        ),
-        ({"identity": {"env": "Hopper-v5", "algorithm": "vaco", "lag": 1, "seed": 9, "steps": 40960}}, "seed = 0"),
-        ({"checksums": {"evals.parquet": "0", "phases.parquet": "0"}}, "does not match the checksum"),
-        ({"versions": {"mujoco": "3.1.4"}}, "mix versions of MuJoCo"),
-    ],
-)
-def test_what_does_not_belong_is_refused(
-    small_tier: Tier, copy: Path, tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
-    spec = small_tier.find("Hopper-v5", "vaco", 1, 0)
-    write_run(spec, copy.parent / spec.folder, **changes)
-    with pytest.raises(UserError, match=message):
-        aggregate(read_plan(small_tier.plan()), copy, tmp_path)
+def test_the_archive_of_another_tier_is_refused(small_tier: Tier, results: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(json.loads(small_tier.plan()) | {"tier": "large"}))
+    out = tmp_path / "tables"
+    with pytest.raises(UserError, match="is that of the tier 'small', not of 'large'"):
+        command.main(["--plan", str(plan), "--archive", str(results / "archive"), "--out", str(out)])
+    assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"{", "is not JSON"),
-        (b"\xff", "is not JSON"),
-        (b"[]", "is no manifest of a run"),
-        (b'{"status": "complete", "identity": {}, "config": 1}', "does not say the config of its run"),
-        (b'{"status": "complete", "identity": {}, "config": {}, "checksums": {}, "versions": {}}', "env = Hopper-v5"),
-    ],
-)
-def test_a_damaged_manifest_is_named(
-    small_tier: Tier, copy: Path, tmp_path: Path, content: bytes, message: str
-) -> None:
-    path = copy.parent / small_tier.find("Hopper-v5", "vaco", 1, 0).folder / "manifest.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        aggregate(read_plan(small_tier.plan()), copy, tmp_path)
+def test_versions_of_mujoco_are_not_mixed(small_tier: Tier, tmp_path: Path) -> None:
+    changed = {CELL: {"versions": VERSIONS | {"mujoco": "3.1.4"}}}
+    with pytest.raises(UserError, match=rf"mix versions of MuJoCo.*3\.1\.4: {CELL}"):
+        summary_of(small_tier, tmp_path, changed=changed)
+    assert not (tmp_path / "scores.parquet").exists()
 
 
-def test_a_variant_must_have_been_trained_as_its_name_says(small_tier: Tier, copy: Path, tmp_path: Path) -> None:
-    plain, variant = (small_tier.find("Hopper-v5", name, 8, 0) for name in ("vaco", "vaco-delta0.4"))
-    shutil.rmtree(copy.parent / variant.folder)
-    shutil.copytree(copy.parent / plain.folder, copy.parent / variant.folder)
-    with pytest.raises(UserError, match=r"delta = 0\.4, but its manifest says 0\.2"):
-        aggregate(read_plan(small_tier.plan()), copy, tmp_path)
+def test_training_versions_of_one_algorithm_are_not_mixed(small_tier: Tier, tmp_path: Path) -> None:
+    """A variant is its algorithm."""
+    for cell in (CELL, "Hopper-v5/vaco-delta0.4/lag8/seed0"):
+        with pytest.raises(
+            UserError, match=r"the runs of vaco are of several training versions \(v0, v1\).*vaco stale"
+        ):
+            summary_of(small_tier, tmp_path / cell, changed={cell: {"training_version": 0}})
 
 
-def test_mixed_sources_are_a_warning(small_tier: Tier, copy: Path, tmp_path: Path) -> None:
-    spec = small_tier.find("Hopper-v5", "vaco", 1, 0)
-    write_run(spec, copy.parent / spec.folder, source_hash="1" * 64, dirty=True)
-    aggregate(read_plan(small_tier.plan()), copy, tmp_path)
-    warnings = " ".join(json.loads((tmp_path / "summary.json").read_text())["warnings"])
-    assert "vaco were made by more than one version of the training code" in warnings
-    assert "1 of 40 runs were made from a working tree with uncommitted changes" in warnings
+def test_an_older_training_version_is_a_warning(small_tier: Tier, tmp_path: Path) -> None:
+    """Other algorithms have versions of their own."""
+    old = [*VACO, *(f"Hopper-v5/vaco-delta0.4/lag8/seed{seed}" for seed in (0, 1))]
+    summary = summary_of(small_tier, tmp_path, changed={cell: {"training_version": 0} for cell in old})
+    assert summary["missing"] == []
+    assert summary["warnings"] == [
+        "Runs of vaco, vaco-delta0.4 are of an older training version than the code here.",
+    ]
+    versions = read(tmp_path, "runs").groupby("name")["training_version"].unique()
+    assert versions["vaco"].tolist() == ["v0"] and versions["ppo"].tolist() == ["v1"]
 
 
-def test_without_synchronous_ppo_there_is_no_scale(small_tier: Tier, copy: Path, tmp_path: Path) -> None:
-    for seed in (0, 1, 2):
-        shutil.rmtree(copy / f"runs/Hopper-v5/ppo/lag1/seed{seed}")
-    plan = read_plan(small_tier.plan())
-    runs, _ = find_runs(plan, copy, allow_missing=True)
-    with pytest.raises(UserError, match=r"no finished synchronous PPO \(ppo, K = 1\) on Hopper-v5"):
-        references(plan, runs, copy)
+def test_what_a_reader_should_know_is_a_warning(small_tier: Tier, tmp_path: Path) -> None:
+    change = {"dirty": True, "versions": VERSIONS | {"torch": "2.12.0"}}
+    summary = summary_of(small_tier, tmp_path, changed={CELL: change})
+    assert summary["warnings"] == [
+        "Runs mix versions of torch: 2.12.0, 2.13.0.",
+        "1 of 40 runs were made from a working tree with uncommitted changes.",
+    ]
+    assert summary["versions"]["torch"] == ["2.12.0", "2.13.0"]
+    assert (read(tmp_path, "runs")["dirty"] == "True").sum() == 1
+
+
+def test_runs_of_one_name_have_the_same_settings(small_tier: Tier, tmp_path: Path) -> None:
+    config = small_tier.find("Hopper-v5", "vaco", 1, 0).config.resolved()
+    with pytest.raises(UserError, match=rf"runs of 'vaco' differ in clip: 0\.5 in {CELL}, {config['clip']} in"):
+        summary_of(small_tier, tmp_path, changed={CELL: {"config": config | {"clip": 0.5}}})
+
+
+def test_a_run_of_before_a_setting_existed_agrees_with_later_ones(small_tier: Tier, tmp_path: Path) -> None:
+    config = small_tier.find("Hopper-v5", "vaco", 1, 0).config.resolved()
+    early = {key: value for key, value in config.items() if key != "clip"}
+    plan, archive = read_plan(small_tier.plan()), write_archive(small_tier, tmp_path, changed={CELL: {"config": early}})
+    assert configurations(find_runs(plan, archive)[0])["vaco"]["clip"] == config["clip"]
+
+
+def test_without_synchronous_ppo_there_is_no_scale(small_tier: Tier, tmp_path: Path) -> None:
     # While the tier is incomplete the task waits for its scale, and the other keeps its scores.
-    aggregate(plan, copy, tmp_path, allow_missing=True)
+    summary = summary_of(small_tier, tmp_path, without=[f"Hopper-v5/ppo/lag1/seed{seed}" for seed in (0, 1, 2)])
     known = read(tmp_path, "scores").groupby("env")["score"].count()
     assert known["Hopper-v5"] == 0 and known["HalfCheetah-v5"] == 18
-    summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["references"]["Hopper-v5"]["ppo"] is None
     assert any("On Hopper-v5 no synchronous PPO is finished" in warning for warning in summary["warnings"])
+
+
+def test_a_finished_tier_without_synchronous_ppo_is_refused(small_tier: Tier, results: Path) -> None:
+    content = json.loads(small_tier.plan())
+    content["grids"]["main"]["capacities"] = [8]
+    plan, archive = read_plan(json.dumps(content)), Archive(results / "archive")
+    runs, missing = find_runs(plan, archive)
+    assert not missing
+    with pytest.raises(UserError, match=r"no finished synchronous PPO \(ppo, K = 1\) on Hopper-v5"):
+        references(plan, runs, archive.references)
 
 
 def test_a_unit_of_one_run_is_a_warning() -> None:
@@ -222,7 +253,6 @@ def test_a_unit_of_one_run_is_a_warning() -> None:
     assert "mostly noise" in weak_references({"A": known | {"ppo": 10.0}})[0]
 
 
-def test_a_missing_reference_says_how_to_make_it(small_tier: Tier, copy: Path, tmp_path: Path) -> None:
-    (copy / "references/Hopper-v5.json").unlink()
-    with pytest.raises(UserError, match="vaco evaluate --env Hopper-v5 --random"):
-        aggregate(read_plan(small_tier.plan()), copy, tmp_path)
+def test_a_missing_reference_is_named(small_tier: Tier, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not measure the random policy on Hopper-v5: make it again"):
+        summary_of(small_tier, tmp_path, unmeasured=["Hopper-v5"])

@@ -13,6 +13,7 @@ import pytest
 from vaco.report.constraint import pooled
 from vaco.report.facts import LEVELS, excess, gradient_steps, trigger_stops
 from vaco.runs.config import build
+from vaco.runs.tiers import Tier
 
 
 def test_excess_counts_and_measures_what_is_above() -> None:
@@ -23,10 +24,11 @@ def test_excess_counts_and_measures_what_is_above() -> None:
     assert none["share"] == 0.0 and math.isnan(none["median"]) and math.isnan(none["max"])
 
 
-def test_runs_condense_their_phases(results: Path, tables_folder: Path) -> None:
+def test_runs_condense_their_phases(small_tier: Tier, results: Path, tables_folder: Path) -> None:
     table = pd.read_parquet(tables_folder / "runs.parquet").set_index(["env", "name", "lag", "seed"])
-    row = table.loc[("Hopper-v5", "vaco", 8, 1)]
-    phases = pd.read_parquet(results / "runs/Hopper-v5/vaco/lag8/seed1/phases.parquet").astype(np.float64)
+    row = table.loc[("Hopper-v5", "vaco", 8, 2)]
+    run = str(small_tier.find("Hopper-v5", "vaco", 8, 2).config.run_id)
+    phases = pd.read_parquet(results / "archive/phases", filters=[("run", "==", run)]).astype({"forward_lag": float})
     forward = [2 * value for value in phases["forward_lag"]]
     above = [value / 0.2 - 1 for value in forward if value > 0.2]
     assert row["delta"] == 0.2 and row["phases"] == len(phases)

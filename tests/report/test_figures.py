@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vaco.archive import Archive
 from vaco.errors import UserError
 from vaco.report import caption, hyperparameters, score_table, style, typeset
 from vaco.report.sources import FOLDER, closure, report_hash
@@ -41,6 +42,7 @@ def test_a_figure_draws_twice_the_same(name: str, tables_folder: Path, tmp_path:
     text = str(sidecar["caption"])
     assert "40,960 environment steps" in text and "3 seeds" in text and "not evidence" in text
     assert sidecar["runs"] == 40 and sidecar["missing"] == []
+    assert sidecar["archive"] == Archive(tables_folder.parent / "archive").digest
     assert all(re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in dict(sidecar["tables"]).values())  # type: ignore[call-overload]
 
 
@@ -51,7 +53,7 @@ def one_seed(tables_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     summary = json.loads((folder / "summary.json").read_text())
     summary["grids"]["main"]["seeds"] = [0]
     del summary["progress"]
-    summary["missing"] = ["runs/x"]
+    summary["missing"] = ["x"]
     (folder / "summary.json").write_text(json.dumps(summary))
     for name in ("aggregates", "iqm_curves", "profiles", "improvement", "task_scores", "task_curves"):
         table = pd.read_parquet(folder / f"{name}.parquet")

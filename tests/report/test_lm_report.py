@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 import pytest
 
+from vaco.archive import Archive, Entry, write
 from vaco.errors import UserError
 from vaco.report import figure5, lm_aggregate, lm_cost, lm_curves, lm_methods, lm_style
 from vaco.report.lm_cost import proximal_shares, step_parts
@@ -30,25 +31,23 @@ TRAINING = {
 }
 
 
+CELLS = [(a, n, s) for s in SEEDS for n in COUNTS for a in ALGORITHMS]
+
+
 def plan() -> dict[str, Any]:
     grid = {"algorithms": list(ALGORITHMS), "minibatches": list(COUNTS), "lags": [1], "seeds": list(SEEDS)}
-    cells = [(a, n, s) for s in SEEDS for n in COUNTS for a in ALGORITHMS]
     runs = [
-        {
-            "folder": f"lm_t/runs/chain_sum/{a}/lag1/n{n}/seed{s}",
-            "name": a,
-            "grids": ["main"],
-            "config_hash": f"{a}{n}{s}",
-        }
-        for a, n, s in cells
+        {"run": f"{a}{n}{s}-v1", "name": a, "grids": ["main"], "cell": f"{a}/lag1/n{n}/seed{s}"} for a, n, s in CELLS
     ]
     text = {"tier": "lm_t", "description": "made up", "training": TRAINING, "meanings": {}}
     return {**text, "grids": {"main": grid}, "runs": runs}
 
 
-def write_run(folder: Path, algorithm: str, count: int, seed: int) -> None:
-    """A run with an accuracy, a dropped share and seconds that are known from its identity."""
-    folder.mkdir(parents=True)
+def entry_of(algorithm: str, count: int, seed: int, **changes: Any) -> Entry:
+    """A run with an accuracy, a dropped share and seconds that are known from its identity.
+
+    `changes` replace entries of the manifest.
+    """
     updates = np.arange(1, 65)
     place = ALGORITHMS.index(algorithm)
     phases = {name: np.full(64, 0.1 * (place + 1)) for name in ("entropy", "total_lag", "ess", "filtered_fraction")}
@@ -61,14 +60,10 @@ def write_run(folder: Path, algorithm: str, count: int, seed: int) -> None:
     final = 0.5 + 0.1 * place - 0.01 * count + 0.02 * seed
     evals = {"update": points, "accuracy": np.array([0.3, 0.4, final]), "wall_seconds": points * 1.0}
     evals["sampled_accuracy"] = evals["accuracy"] / 2
-    pd.DataFrame(phases).to_parquet(folder / "phases.parquet")
-    pd.DataFrame(evals).to_parquet(folder / "evals.parquet")
-    sums = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in ("phases.parquet", "evals.parquet")}
     manifest = {
         "identity": {"algorithm": algorithm, "minibatches": count, "lag": 1, "seed": seed},
         "config_hash": f"{algorithm}{count}{seed}",
-        "checksums": sums,
-        "source_hash": "s",
+        "training_version": 1,
         "versions": {"torch": "2"},
         "warm_start": {"warm_accuracy": 0.3},
         "parameters": 1000,
@@ -78,27 +73,29 @@ def write_run(folder: Path, algorithm: str, count: int, seed: int) -> None:
         "started": "2026-01-01T00:00:00+00:00",
         "finished": "2026-01-01T01:00:00+00:00",
         "wall_seconds": 36.0,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    } | changes
+    tables = {"phases": pa.table(phases), "evals": pa.table(evals)}
+    return Entry(f"{manifest['config_hash']}-v{manifest['training_version']}", manifest, tables.__getitem__)
+
+
+Change = Callable[[tuple[str, int, int]], dict[str, Any]]
+
+
+def write_archive(folder: Path, without: tuple[str, ...] = (), change: Change = lambda _: {}) -> Archive:
+    """The archive of the plan without some cells; `change` gives what other entries a run's manifest has."""
+    cells = [cell for cell, run in zip(CELLS, plan()["runs"], strict=True) if run["cell"] not in without]
+    entries = [entry_of(*cell, **change(cell)) for cell in cells]
+    write(folder, entries, tier="lm_t", kind="language", plan="0" * 16, planned=len(CELLS))
+    return Archive(folder)
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
-    for algorithm in ALGORITHMS:
-        for count in COUNTS:
-            for seed in SEEDS:
-                write_run(
-                    tmp_path / f"lm_t/runs/chain_sum/{algorithm}/lag1/n{count}/seed{seed}", algorithm, count, seed
-                )
-    return tmp_path / "lm_t"
-
-
-@pytest.fixture
-def tables(results: Path) -> Path:
-    (results / "plan.json").write_text(json.dumps(plan()))
-    arguments = ["--plan", str(results / "plan.json"), "--results", str(results), "--out", str(results / "tables")]
+def tables(tmp_path: Path) -> Path:
+    archive, out = write_archive(tmp_path / "archive"), tmp_path / "tables"
+    (tmp_path / "plan.json").write_text(json.dumps(plan()))
+    arguments = ["--plan", str(tmp_path / "plan.json"), "--archive", str(archive.folder), "--out", str(out)]
     assert lm_aggregate.main(arguments) == 0
-    return results / "tables"
+    return out
 
 
 def test_final_accuracies_are_means_over_seeds_of_the_last_point(tables: Path) -> None:
@@ -122,6 +119,7 @@ def test_every_figure_is_drawn_and_says_what_it_is_not(module: Any, tables: Path
         and "(90 of them distinct)" in sidecar["caption"]
         and sidecar["runs"] == 24
         and sidecar["config_hash"]
+        and sidecar["archive"] == Archive(tables.parent / "archive").digest
     )
 
 
@@ -150,29 +148,42 @@ def test_the_cost_of_the_proximal_policy_is_a_share_within_runs(tables: Path) ->
     assert numbers["lm.vaco.n1.dropped"] == pytest.approx(0.2) and numbers["lm.vaco.n1.sampled"] == pytest.approx(0.305)
 
 
-def test_missing_runs_are_refused_or_named(results: Path) -> None:
-    gone = results / "runs/chain_sum/ppo/lag1/n4/seed1"
-    (gone / "manifest.json").unlink()
-    with pytest.raises(UserError, match="1 runs are not finished"):
-        lm_aggregate.aggregate(plan(), results, allow_missing=False)
-    found = lm_aggregate.aggregate(plan(), results, allow_missing=True)
-    assert found["summary"]["missing"] == ["lm_t/runs/chain_sum/ppo/lag1/n4/seed1"] and found["summary"]["runs"] == 23
+def test_missing_runs_are_named(tmp_path: Path) -> None:
+    gone = "ppo/lag1/n4/seed1"
+    found = lm_aggregate.aggregate(plan(), write_archive(tmp_path, without=(gone,)))
+    assert found["summary"]["missing"] == [gone]
+    assert (found["summary"]["runs"], found["summary"]["planned_runs"]) == (23, 24)
+    assert len(found["evals"]) == 23 * 3
+
+
+def test_a_run_of_other_settings_fills_no_cell(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path, change=lambda cell: {"config_hash": "o"} if cell == ("vaco", 1, 2) else {})
+    assert lm_aggregate.aggregate(plan(), archive)["summary"]["missing"] == ["vaco/lag1/n1/seed2"]
+
+
+def test_without_any_run_of_the_tier_there_is_nothing_to_tell(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path / "archive", change=lambda cell: {"config_hash": f"other{cell}"})
+    with pytest.raises(UserError, match="holds no run of the tier 'lm_t': train some first"):
+        lm_aggregate.write(plan(), archive, tmp_path / "tables")
+    assert not (tmp_path / "tables").exists()
+
+
+def test_an_older_training_version_is_a_warning(tmp_path: Path) -> None:
+    archive = write_archive(tmp_path, change=lambda cell: {"training_version": 0} if cell[0] == "vaco" else {})
+    summary = lm_aggregate.aggregate(plan(), archive)["summary"]
+    assert summary["runs"] == 24
+    assert summary["warnings"] == ["Runs of vaco are of an older training version than the code here."]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: m.update(config_hash="other"), "another configuration"),
-        (lambda m: m.update(source_hash="other"), "versions of training code"),
-        (lambda m: m.update(warm_start={"warm_accuracy": 0.9}), "versions of warm starts"),
-        (lambda m: m["checksums"].update({"evals.parquet": "0"}), "does not match its manifest"),
-        (lambda m: m.pop("checksums"), "damaged"),
+        ({"training_version": 0}, "mix 2 versions of the training of vaco"),
+        ({"versions": {"torch": "3"}}, "mix 2 versions of PyTorch"),
+        ({"warm_start": {"warm_accuracy": 0.9}}, "mix 2 versions of warm starts"),
     ],
 )
-def test_runs_that_do_not_belong_together_are_refused(results: Path, change: Any, words: str) -> None:
-    path = results / "runs/chain_sum/vaco/lag1/n1/seed2/manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
+def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    archive = write_archive(tmp_path, change=lambda cell: change if cell == ("vaco", 1, 2) else {})
     with pytest.raises(UserError, match=words):
-        lm_aggregate.aggregate(plan(), results, allow_missing=False)
+        lm_aggregate.aggregate(plan(), archive)

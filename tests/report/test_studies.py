@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
+from collections.abc import Collection
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import write_reference, write_run, write_tier
+from synthetic import write_archive
 
 from vaco.report import aggregate, estimates, factorial, sensitivity
 from vaco.report.plan import read_plan
@@ -65,38 +66,31 @@ def tier(tmp_path_factory: pytest.TempPathFactory) -> Tier:
     return load_tier(path)
 
 
-def make_tables(tier: Tier, root: Path) -> Path:
-    aggregate.aggregate(read_plan(tier.plan()), root, root / "tables", allow_missing=True)
+def make_tables(tier: Tier, root: Path, without: Collection[str] = ()) -> Path:
+    archive = write_archive(tier, root / "archive", phases=10, without=without)
+    aggregate.aggregate(read_plan(tier.plan()), archive, root / "tables")
     assert estimates.main(["--tables", str(root / "tables"), "--repetitions", "100"]) == 0
     return root / "tables"
 
 
 @pytest.fixture(scope="module")
 def complete(tier: Tier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("complete") / tier.name
-    write_tier(tier, root, phases=10)
-    return make_tables(tier, root)
+    return make_tables(tier, tmp_path_factory.mktemp("complete"))
 
 
 @pytest.fixture(scope="module")
-def holes(tier: Tier, complete: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def holes(tier: Tier, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One method is empty at K = 16, another has a single seed, and the continuous row of the factorial is empty."""
-    root = Path(shutil.copytree(complete.parent, tmp_path_factory.mktemp("holes") / tier.name))
-    for pattern in ("*/spo/lag16/*", "*/vaco/lag16/seed[12]", "*/continuous+*/*/*", "*/vaco-epochs3/*/*"):
-        for folder in (root / "runs").glob(pattern):
-            shutil.rmtree(folder)
-    return make_tables(tier, root)
+    patterns = ("*/spo/lag16/*", "*/vaco/lag16/seed[12]", "*/continuous+*/*/*", "*/vaco-epochs3/*/*")
+    gone = [cell for cell in read_plan(tier.plan()).runs if any(fnmatch(cell, pattern) for pattern in patterns)]
+    return make_tables(tier, tmp_path_factory.mktemp("holes"), gone)
 
 
 @pytest.fixture(scope="module")
 def single(tier: Tier, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first run of a campaign, on a task without a synchronous PPO: nothing has a score yet."""
-    root = tmp_path_factory.mktemp("single") / tier.name
-    spec = tier.find("Hopper-v5", "vaco", 16, 0)
-    write_run(spec, root.parent / spec.folder, phases=10)
-    for env in tier.environments:
-        write_reference(env, root / "references" / f"{env}.json")
-    return make_tables(tier, root)
+    others = read_plan(tier.plan()).runs.keys() - {"Hopper-v5/vaco/lag16/seed0"}
+    return make_tables(tier, tmp_path_factory.mktemp("single"), others)
 
 
 def draw(name: str, tables: Path, out: Path) -> str:

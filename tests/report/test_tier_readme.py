@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_complete_tier_misses_nothing(tables_folder: Path, tmp_path: Path) -> None:
     assert tier_readme.main(["--tables", str(tables_folder), "--out", str(tmp_path / "README.md")]) == 0
     text = (tmp_path / "README.md").read_text()
+    assert "draws the figures from `archive/` and trains nothing" in text and "vaco restore --tier small" in text
     assert "**State: complete.**" in text and "## What is missing\n\nNothing." in text
     assert re.search(r"\| core-hours +\| 0\.1 ", text) and "2026-01-01T00:00:00Z" in text and "| mujoco " in text
 
@@ -28,11 +29,11 @@ def test_an_incomplete_tier_lists_what_is_missing(tables_folder: Path) -> None:
     tables = Tables(tables_folder)
     summary = json.loads(json.dumps(tables.summary))
     summary["runs"] = 38
-    summary["missing"] = ["runs/Hopper-v5/spo/lag8/seed2", "runs/Hopper-v5/spo/lag1/seed2"]
+    summary["missing"] = ["Hopper-v5/spo/lag8/seed2", "Hopper-v5/spo/lag1/seed2"]
     summary["progress"]["main"]["seeds"]["2"] = [10, 12]
     text = tier_readme.render(summary, tables.read("runs"), {})
     assert "What the comparison says" not in text
-    assert "38 of 40 runs are finished" in text and "allow_missing=true" in text
+    assert "38 of 40 runs are finished" in text and "runs=missing" in text
     assert re.search(r"\| `spo` +\| 1 +\| 1 ", text) and "Hopper-v5/spo/lag8/seed2" in text and "10/12" in text
 
 
