@@ -86,7 +86,7 @@ def processes(place: Workplace, seed: int) -> list[int]:
                 inside = (entry / "cwd").readlink() == place.place
             except OSError:
                 continue
-            ours = inside and b"train" in words and any(f"/seed{seed}/".encode() in word for word in words)
+            ours = inside and b"--run-id" in words and any(f"/seed{seed}/".encode() in word for word in words)
             if ours and Path(words[0].decode()).name.startswith("python"):
                 found.append(int(entry.name))
     return found
