@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -141,6 +144,25 @@ def test_every_image_has_a_description(page: Path) -> None:
     ):
         assert re.search(r":alt:\s*\S", match.group(1)), match.group(0)
     assert not re.search(r"!\[\]\(", text)
+
+
+def imported(page: Path) -> Iterator[tuple[str, str]]:
+    """Module and name of everything that the cells of a page import from this repository."""
+    for cell in re.findall(r"^```\{code-cell\}[^\n]*\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        for node in ast.walk(ast.parse(re.sub(r"^:.*$", "", cell, flags=re.MULTILINE))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("vaco", "theory"):
+                yield from ((node.module, alias.name) for alias in node.names)
+
+
+def test_what_the_cells_import_exists() -> None:
+    """A quick guard: a moved name is noticed here, and not only when somebody builds the book."""
+    found = [(page.name, *pair) for page in PAGES for pair in imported(page)]
+    assert len(found) > 40
+    assert not [
+        (page, module, name)
+        for page, module, name in found
+        if not hasattr(importlib.import_module(module), name) and not find_spec(f"{module}.{name}")
+    ]
 
 
 @pytest.mark.parametrize("rule", FILTERS.values(), ids=lambda rule: rule.name)
