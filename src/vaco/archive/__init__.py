@@ -219,7 +219,8 @@ def _write_parts(old: Path, made: Path, entries: Sequence[Entry]) -> set[str]:
     types = {field.name: field.type for entry in entries for field in entry.table("phases").schema}
     names = {"run", *types}
     count = 0
-    if (old / INDEX).is_file():
+    # Snakemake deletes the file that it was told of before it makes it again.
+    if (old / INDEX).is_file() and (old / SUMS).is_file():
         archive = Archive(old)
         for part in archive.parts:
             held = pq.read_table(part, columns=["run"])["run"].unique().to_pylist()
