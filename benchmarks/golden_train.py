@@ -45,8 +45,6 @@ class Alarm:
 
 def run(job: dict[str, Any], place: Path, alarm: Alarm) -> tuple[int, str]:
     """One job: exit code 0 if all went as it should, and what was said."""
-    from vaco import cli
-
     arguments = [word.replace("{place}", str(place)) for word in job["arguments"]]
     out = Path(arguments[arguments.index("--out") + 1])
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -55,13 +53,24 @@ def run(job: dict[str, Any], place: Path, alarm: Alarm) -> tuple[int, str]:
         if job["stop_after"]:
             alarm.set(out, job["stop_after"])
             before = signal.signal(signal.SIGTERM, lambda _signal, _frame: None)  # one that comes too late kills nobody
-            code = cli.run(arguments)
+            code = command(arguments)
             signal.signal(signal.SIGTERM, before)
             alarm.set(Path(), 0)
             if code != INTERRUPTED:
                 return code or 1, f"SIGTERM should have ended it with exit code 75, not {code}: {said.getvalue()}"
-        code = cli.run(arguments)
+        code = command(arguments)
     return code, " ".join(said.getvalue().split())
+
+
+def command(arguments: list[str]) -> int:
+    """The exit code of a command line; 1 where it crashed."""
+    from vaco import cli
+
+    try:
+        return cli.run(arguments)
+    except Exception as error:  # the other cases are still worth training
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
 
 
 def main() -> int:

@@ -67,5 +67,5 @@ def test_ci_waits_for_them_and_shows_what_they_said(tmp_path: Path, slow: int, s
     done = subprocess.run([str(tmp_path / ".ci/run")], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[:3] == ["made lint", "made test", "made smollm2"] and lines[-1] == "said by SLURM"
+    assert lines[:4] == ["made lint", "made test", "made golden", "made smollm2"] and lines[-1] == "said by SLURM"
     assert "slow tests: -m pytest -m slow -n 2" in lines

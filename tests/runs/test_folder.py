@@ -361,8 +361,10 @@ import numpy as np
 from vaco.runs import checkpoint
 from vaco.runs.config import build
 from vaco.runs.folder import RunFolder
+from vaco.runs import provenance
 from vaco.runs.identity import RunId
 root = Path(sys.argv[1])
+provenance.process_revision(), provenance.source_digest()  # once, not in every child
 
 def doomed(original, state):
     def call(*args, **kwargs):

@@ -211,7 +211,7 @@ def test_an_unknown_tier_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(CONFIG.parent)
     with pytest.raises(UserError, match=r"no tier 'smokey'.*did you mean 'smoke'"):
         load_tier("smokey")
-    with pytest.raises(UserError, match=r"valid names are desk, paper, smoke$"):
+    with pytest.raises(UserError, match=r"valid names are centres, desk, paper, smoke$"):
         load_tier("zzz")
     with pytest.raises(UserError, match="no tier file"):
         load_tier("elsewhere/smoke.yaml")
