@@ -89,6 +89,26 @@ def test_every_generated_text_is_in_the_repository() -> None:
     assert all(made[file] for file in named)
 
 
+def commands(page: Path) -> Iterator[str]:
+    """Every command that a page states for a figure or table: a product's, or one that the page gives itself."""
+    text = page.read_text(encoding="utf-8")
+    yield from re.findall(r"^\s*:made-by: (.+)$", text, re.MULTILINE)
+    for kind, name in re.findall(r"^\s*(?:```|:::+)\{result-(figure|table)\}\s+(\S+)", text, re.MULTILINE):
+        product = results.find(ROOT / "paper" / f"{kind}s", name)
+        if product.sidecar:
+            yield results.command(product)
+
+
+def test_every_command_beside_a_figure_or_table_is_one_of_a_rule() -> None:
+    found = sorted({command for page in PAGES for command in commands(page)})
+    assert len(found) > 15
+    rules = set(re.findall(r"^rule (\w+):", "\n".join(p.read_text() for p in ROOT.glob("workflow/rules/*.smk")), re.M))
+    drawn = yaml.safe_load((ROOT / "workflow/figures.yaml").read_text())
+    named = [drawn[kind] for kind in ("figures", "language", "typeset", "schematic")] + [*drawn["studies"].values()]
+    rules |= {name for group in named for name in group}  # rules that are named after what they make
+    assert not [command for command in found if command.split()[:1] != ["snakemake"] or command.split()[1] not in rules]
+
+
 def without_waiting(page: Path) -> str:
     """The page without passages that wait for a file that is not there."""
 
