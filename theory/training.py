@@ -26,7 +26,7 @@ def read_lags(folder: Path | None, algorithm: str = "vaco") -> Lags:
     """Read FOLDER/diagnostics.parquet.
 
     Args:
-        folder: results/<tier>/tables, or None.
+        folder: build/results/<tier>/tables, or None.
         algorithm: whose phases, in the settings of the comparison.
 
     Returns:

@@ -87,13 +87,14 @@ def test_the_figure_draws_twice_the_same_and_says_where_it_was_measured(tmp_path
     record = json.loads((tmp_path / "a" / "figure1.json").read_text())
     machine = json.loads((TRACKED / "measured.json").read_text())["machine"]
     assert machine["cpu"] in record["caption"] and re.search(r"Measured on \d{4}-\d\d-\d\d", record["caption"])
+    assert record["command"] == "snakemake figure1"
     assert len(record["tables"]) == 2 and all(
         re.fullmatch("[0-9a-f]{64}", value) for value in record["tables"].values()
     )
 
 
 def test_missing_data_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="snakemake schematic"):
+    with pytest.raises(UserError, match="make it with snakemake schematic_data,"):
         figure1.main(["--data", str(tmp_path), "--out", str(tmp_path / "figure1")])
     with pytest.raises(UserError, match=r"vaco\.schematic\.measure"):
         asynchrony.main(["--measured", str(tmp_path / "no.json"), "--out", str(tmp_path / "a.json")])

@@ -158,7 +158,7 @@ def _caption(tables: Tables, scores: pd.DataFrame, clean: Mapping[str, float], l
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command of this figure; `--benchmark FILE` adds the clean measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tables", type=Path, required=True, help="folder results/<tier>/tables")
+    parser.add_argument("--tables", type=Path, required=True, help="folder build/results/<tier>/tables")
     parser.add_argument("--out", type=Path, required=True, help="path of the product without its suffix")
     parser.add_argument("--benchmark", type=Path, help="benchmarks/results/throughput.json")
     given = parser.parse_args(arguments)

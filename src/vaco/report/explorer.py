@@ -1,6 +1,6 @@
 """The data of the book's results explorer: estimates of the finished tiers, as JSON inside an HTML fragment.
 
-`python -m vaco.report.explorer --tables results/desk/tables results/paper/tables --out paper/book/explorer/data.html`
+`python -m vaco.report.explorer --tables build/results/desk/tables --out build/paper/book/explorer/data.html`
 
 Folders without tables are left out, so the page can be built before there are any results. The page embeds the fragment
 instead of fetching a file, so that it works without a server. Numbers keep six significant digits of the tables.
@@ -112,7 +112,7 @@ def fragment(tiers: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m vaco.report.explorer", description="Data of the explorer.")
-    parser.add_argument("--tables", type=Path, nargs="+", required=True, help="folders results/<tier>/tables")
+    parser.add_argument("--tables", type=Path, nargs="+", required=True, help="folders build/results/<tier>/tables")
     parser.add_argument("--out", type=Path, required=True, help="the HTML fragment to write")
     given = parser.parse_args(arguments)
     complete = [folder for folder in given.tables if all((folder / name).is_file() for name in NEEDED)]

@@ -1,7 +1,7 @@
 """`paper/numbers.json`: every number that stands in prose, read from the file that holds it.
 
-`python -m vaco.report.numbers --tables results/desk/tables --language results/lm_desk/tables --theory results/theory
---benchmarks benchmarks/results --out paper/numbers.json`
+`python -m vaco.report.numbers --tables build/results/desk/tables --language build/results/lm_desk/tables
+--theory results/theory --benchmarks benchmarks/results --out build/paper/numbers.json`
 
 A flat object, key → {"value", "text", "source"}: the number itself, the number as prose shows it, and the file it comes
 from. What has not been measured has the value null and the text "not yet measured".
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m vaco.report.numbers", description="Collect numbers for prose.")
     parser.add_argument(
-        "--tables", type=Path, action="append", default=[], help="results/<tier>/tables; may be repeated"
+        "--tables", type=Path, action="append", default=[], help="build/results/<tier>/tables; may be repeated"
     )
     parser.add_argument("--theory", type=Path, help="results/theory")
     parser.add_argument("--benchmarks", type=Path, help="benchmarks/results")

@@ -1,8 +1,9 @@
 """The command that every figure and table shares: read tables, make the thing, write it with its sidecar.
 
-Each module of a figure is a command of its own: `python -m vaco.report.figure3 --tables results/smoke/tables --out
-paper/figures/smoke/figure3` writes `figure3.pdf`, `figure3.png` and `figure3.json`. The sidecar holds the caption and
-the sha256 of every table that the figure was made of, so that one can walk back from a figure to its runs.
+Each module of a figure is a command of its own: `python -m vaco.report.figure3 --tables build/results/smoke/tables
+--out build/paper/figures/smoke/figure3` writes `figure3.pdf`, `figure3.png` and `figure3.json`. The sidecar holds the
+caption, and the sha256 of the archive and of every table that the figure was made of, so that one can walk back to its
+runs.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def write_sidecar(tables: Tables, stem: Path, caption: str) -> None:
 def parse(arguments: Sequence[str] | None, description: str) -> tuple[Tables, Path]:
     """Read `--tables DIR --out STEM`."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--tables", type=Path, required=True, help="folder results/<tier>/tables")
+    parser.add_argument("--tables", type=Path, required=True, help="folder build/results/<tier>/tables")
     parser.add_argument("--out", type=Path, required=True, help="path of the product without its suffix")
     given = parser.parse_args(arguments)
     return Tables(given.tables), given.out

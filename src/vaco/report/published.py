@@ -103,7 +103,7 @@ def verdict(ours: pd.DataFrame, sources: Sequence[Mapping[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command of this table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tables", type=Path, required=True, help="folder results/<tier>/tables")
+    parser.add_argument("--tables", type=Path, required=True, help="folder build/results/<tier>/tables")
     parser.add_argument("--out", type=Path, required=True, help="path of the product without its suffix")
     parser.add_argument("--published", type=Path, default=Path("config/published.yaml"), help="the published results")
     given = parser.parse_args(arguments)

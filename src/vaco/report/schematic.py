@@ -39,7 +39,7 @@ class Data:
         """
         path = self.folder / f"{name}.json"
         if not path.is_file():
-            raise UserError(f"there is no {path}: make it with snakemake schematic, or get it from the repository")
+            raise UserError(f"there is no {path}: make it with snakemake schematic_data, or get it from the repository")
         self.used.append(path)
         return json.loads(path.read_text(encoding="utf-8"))
 
@@ -57,7 +57,7 @@ def command(draw: Callable[[Data], Drawn], arguments: Sequence[str] | None, desc
     with matplotlib.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "path"}):
         drawn.figure.savefig(stem.with_name(stem.name + ".svg"), metadata={"Date": None})
     sources = {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in data.used}
-    record = {"name": stem.name, "caption": drawn.caption, "tables": sources, "command": "snakemake schematic"}
+    record = {"name": stem.name, "caption": drawn.caption, "tables": sources, "command": f"snakemake {stem.name}"}
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     stem.with_name(stem.name + ".json").write_text(text, encoding="utf-8")
     return 0

@@ -16,7 +16,7 @@ MAIN = "main"
 
 
 class Tables:
-    """The tables in one folder `results/<tier>/tables`.
+    """The tables in one folder `build/results/<tier>/tables`.
 
     Attributes:
         folder: where they are.

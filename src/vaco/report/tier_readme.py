@@ -1,6 +1,6 @@
 """The README of a tier's results: what they say, what was run, on what, with which code, at what cost, what is missing.
 
-`python -m vaco.report.tier_readme --tables results/desk/tables --out results/desk/README.md`
+`python -m vaco.report.tier_readme --tables build/results/desk/tables --out build/results/desk/README.md`
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m vaco.report.tier_readme", description="README of a tier's results."
     )
-    parser.add_argument("--tables", type=Path, required=True, help="folder results/<tier>/tables")
+    parser.add_argument("--tables", type=Path, required=True, help="folder build/results/<tier>/tables")
     parser.add_argument("--out", type=Path, required=True, help="the README")
     given = parser.parse_args(arguments)
     tables = Tables(given.tables)
