@@ -98,7 +98,7 @@ def test_from_nothing_to_figures_and_what_reruns_after_an_edit(repository: Path,
     # One more seed trains that seed, and what is made of the tier is made again.
     tier = repository / "config/tiny.yaml"
     tier.write_text(tier.read_text().replace("seeds: [0]", "seeds: [0, 1]"))
-    assert jobs(make()) == Counter(everything)
+    assert jobs(make()) == Counter(everything) - Counter({"reference": 1})
     assert len(list((repository / "results/runs").rglob("manifest.json"))) == 8
     # Archived and published, it is drawn without a rule that could train; what is missing stands in the captions.
     tier.write_text(tier.read_text().replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
