@@ -142,6 +142,8 @@ FILTERS = (
 )
 SINCE = dict.fromkeys(("kl_total", "centred_clip_fixed", "centred_clip_lag"), FAIR)
 """The commits that introduced filters after the defining revision; of others it has them all."""
+OWN = {"centred_clip_lag": {"clip": 1.0}}
+"""Settings of a filter's plain cases: at ε = 0.2 the lag of these runs leaves its clip at the floor, `centred_clip`'s."""
 PAIRS = {ALIASES.get(pair, pair): pair for pair in (f"{align}+{rule}" for align in ALIGNMENTS for rule in FILTERS)}
 """What the command line calls an algorithm → its ``ALIGN+FILTER``."""
 
@@ -164,7 +166,7 @@ ROWS = {
     **{"a3po": "staleness_clip", "a3po_rounds": "staleness_clip", "a3po_unweighted": "staleness_clip_unweighted"},
     **{"dppo": "divergence_mask", "cispo": "truncated_high", "tis": "truncated_clip", "tba": "tba", "oapl": "oapl"},
     **{name: name for name in ("none", "proximal_clip", "centred_clip", "tv_total", "tv_proximal", "spo_proximal")},
-    **{name: name for name in ("truncated", "centred_clip_fixed")},
+    "truncated": "truncated",
 }
 """What the command line calls a language model's algorithm → its rule or regression."""
 SEQUENCES = tuple(row for row, rule in ROWS.items() if rule not in ("tba", "oapl"))
@@ -201,8 +203,9 @@ UNREACHABLE = {
 
 def _control() -> Iterator[Case]:
     for algorithm, pair in PAIRS.items():
-        since = SINCE.get(pair.partition("+")[2])
-        yield Case(f"control/pair/{pair}", "control", CONTROL_BASE | {"algorithm": algorithm}, since=since)
+        rule = pair.partition("+")[2]
+        own = {"algorithm": algorithm} | OWN.get(rule, {})
+        yield Case(f"control/pair/{pair}", "control", CONTROL_BASE | own, since=SINCE.get(rule))
     for c in CONTROL_SETTINGS:
         yield Case(
             f"control/setting/{c.name}={_word(c.value)}{'' if c.algorithm == 'vaco' else f'/{c.algorithm}'}",

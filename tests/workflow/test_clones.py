@@ -165,7 +165,7 @@ def grown(clone: Path) -> None:
         "runs/config.py",
         ("    eval_points: int =", '    novelty: float = setting(0.0, "a new setting", ge=0)\n    eval_points: int ='),
     )
-    edit("control/evaluate.py", ("observations", "seen"), (".seen", ".observations"))
+    edit("control/evaluate.py", (" running", " going_on"))
     moved = (clone / "src/vaco/control/train.py").read_text()
     start = moved.index("def _environment_seed(")
     function = moved[start : moved.index("\n\n\n", start)]

@@ -100,8 +100,10 @@ def _lifted(name: str) -> TokenRule:
 
 
 # The penalties need a closed form over all actions, which a sampled token does not give; and the learner of tokens has
-# no phase before whose first step a backward lag could be measured.
-NOT_FOR_TOKENS = {name for name, entry in FILTERS.items() if entry.penalty is not None} | {"centred_clip_lag"}
+# no phase before whose first step a backward lag could be measured, and knows no age, so that `centred_clip` is there
+# what `centred_clip_fixed` is.
+NOT_FOR_TOKENS = {name for name, entry in FILTERS.items() if entry.penalty is not None}
+NOT_FOR_TOKENS |= {"centred_clip_lag", "centred_clip_fixed"}
 TOKEN_FILTERS: dict[str, TokenFilter] = {
     name: TokenFilter(name, _lifted(name), entry.formula, proximal="ρ_T" in entry.formula or "π_T" in entry.formula)
     for name, entry in FILTERS.items()
