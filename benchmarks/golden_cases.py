@@ -143,7 +143,7 @@ FILTERS = (
 SINCE = dict.fromkeys(("kl_total", "centred_clip_fixed", "centred_clip_lag"), FAIR)
 """The commits that introduced filters after the defining revision; of others it has them all."""
 OWN = {"centred_clip_lag": {"clip": 1.0}}
-"""Settings of a filter's plain cases: at ε = 0.2 the lag of these runs leaves its clip at the floor, `centred_clip`'s."""
+"""Settings of a filter's plain cases: at ε = 0.2 the lag of these runs leaves its clip at `centred_clip`'s."""
 PAIRS = {ALIASES.get(pair, pair): pair for pair in (f"{align}+{rule}" for align in ALIGNMENTS for rule in FILTERS)}
 """What the command line calls an algorithm → its ``ALIGN+FILTER``."""
 
