@@ -22,7 +22,7 @@ reproduce: $(READY)  ## train the smoke tier from nothing, aggregate it and draw
 	$(BIN)/snakemake --cores $(CORES) --config tier=smoke runs=missing
 	@echo "Figures: build/paper/figures/smoke   Tables: build/results/smoke/tables"
 
-figures: $(READY)  ## draw the figures of the desk tier from its archive; trains nothing (two minutes)
+figures: $(READY)  ## draw the figures of the desk tier from its archive; trains nothing (2 to 3 minutes)
 	$(BIN)/snakemake --cores $(CORES) all_figures
 	@echo "Figures: build/paper/figures/desk   Tables: build/results/desk/tables"
 

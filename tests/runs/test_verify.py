@@ -113,6 +113,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda run: rewrite(run / "manifest.json", lambda r: r.update(schema=1, source_hash="f" * 64)),
         "training code that is no known version",
     ),
+    "version of the future": (
+        lambda run: rewrite(run / "manifest.json", lambda r: r.update(training_version=99)),
+        "is of training version 99",
+    ),
     "impossible setting": (
         lambda run: rewrite(run / "manifest.json", lambda r: r["config"].update(epochs=0)),
         "its configuration is none, epochs is 0",

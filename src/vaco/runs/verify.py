@@ -25,7 +25,7 @@ import numpy as np
 
 from vaco.archive import INDEX, SUMS, Archive, Entry
 from vaco.errors import UserError
-from vaco.runs import archives, tables
+from vaco.runs import archives, identity, tables
 from vaco.runs.folder import CHECKPOINTS, EVALS, LOCK, MANIFEST, MARKER, PHASES, POLICY
 from vaco.runs.identity import SCHEMA, recorded_id
 from vaco.runs.kinds import AnyTier, Kind
@@ -320,6 +320,9 @@ def _wrong_fields(manifest: Any, kind: Kind) -> str | None:
             return f"has no '{name}' in its identity, or one that is no word"
     if manifest.get("status") != "complete":
         return f"says that the run is {manifest.get('status')!r} rather than complete"
+    version, newest = manifest.get("training_version"), identity.VERSIONS[kind.name][-1].number
+    if isinstance(version, int) and version > newest:
+        return f"is of training version {version}, and this version of the package knows versions up to {newest}"
     if recorded_id(manifest, kind.rebuild) is None:
         return "is of training code that is no known version"
     return None
