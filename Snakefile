@@ -1,5 +1,4 @@
-# The root file, so that `snakemake` works from the root and ./profiles/default loads by itself.
-# The workflow is in workflow/Snakefile, where the Snakemake workflow catalogue looks for it.
+# From here `snakemake` works; the catalogue looks for workflow/Snakefile. Snakemake takes no default of an included file.
 include: "workflow/Snakefile"
 
 

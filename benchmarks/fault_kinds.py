@@ -314,10 +314,10 @@ def _dead_holder(stage: Stage) -> tuple[str, str]:
             os._exit(0)
     os.waitpid(holder, 0)
     if who == "torn lock":
-        held.write_text("")
+        held.write_text("", encoding="utf-8")
     elif who != "dead process":
-        record = json.loads(held.read_text()) | {"host": "node17", "boot": "of-node17"}
-        held.write_text(json.dumps(record))
+        record = json.loads(held.read_text(encoding="utf-8")) | {"host": "node17", "boot": "of-node17"}
+        held.write_text(json.dumps(record), encoding="utf-8")
     if who in ("silent host", "torn lock"):
         old = time.time() - 2 * lock.STALE_AFTER
         os.utime(held, (old, old))

@@ -27,9 +27,8 @@ import safetensors.numpy
 
 from vaco import cli
 from vaco.runs import checkpoint
-from vaco.runs.tables import read_json, read_parquet, sha256_file
+from vaco.runs.tables import CLOCKS, read_json, read_parquet, sha256_file
 
-CLOCKS = {"wall_seconds", "collect_seconds", "align_seconds", "update_seconds"}
 FILES = ("phases.parquet", "evals.parquet", "policy.safetensors")
 SETTINGS = {"env": "Hopper-v5", "lag": 4, "steps": 12_288, "eval_points": 3, "eval_episodes": 2}
 PHASES = 6
@@ -126,7 +125,7 @@ class Process:
     @property
     def words(self) -> str:
         """What the process said."""
-        return self.said.read_text(errors="replace")
+        return self.said.read_text(errors="replace", encoding="utf-8")
 
 
 def _become(command: list[str], said: Path, sabotage: Callable[[], None] | None) -> NoReturn:
@@ -272,8 +271,8 @@ def memory_cgroup(name: str) -> Iterator[Callable[[int], None]]:
         raise SkippedError("there is no memory controller")
 
     def join(limit_bytes: int) -> None:
-        (group / limit).write_text(str(limit_bytes))
-        (group / "cgroup.procs").write_text(str(os.getpid()))
+        (group / limit).write_text(str(limit_bytes), encoding="utf-8")
+        (group / "cgroup.procs").write_text(str(os.getpid()), encoding="utf-8")
 
     try:
         yield join

@@ -14,13 +14,13 @@ mend (makes room, remounts, does nothing), and runs the same command until it en
 Where a case says so, it also requires what the fault must show on the way: exit code 75 within five seconds of SIGTERM,
 a sentence that names the holder of a lock, resumption from the newest checkpoint that was whole.
 
-The faults themselves are in `fault_kinds.py`; what they work with (the run, its process, the comparison of folders,
+The faults themselves are in `fault_kinds.py`, those of runs with actors of their own, which are judged by the replay of
+their schedule, in `fault_async.py`; what they work with (the run, its process, the comparison of folders,
 the means that need root) is in `fault_stage.py`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -35,10 +35,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import fault_async  # noqa: F401  enters its faults
 from fault_kinds import FAULTS
 from fault_stage import SETTINGS, Process, SkippedError, Stage, WrongError, checkpoints, difference
 
+from vaco.command import Parser, run_command
 from vaco.control import train as training
+from vaco.paths import path_flag
 from vaco.runs import atomic, provenance
 
 HERE = Path(__file__).resolve().parent
@@ -125,11 +128,11 @@ def table(outcomes: list[Outcome]) -> str:
 
 def main() -> int:
     """The command; see the module's docstring."""
-    parser = argparse.ArgumentParser(description="Inject faults into training and count what they change.")
+    parser = Parser(description="Inject faults into training and count what they change.")
     parser.add_argument("--kinds", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="KIND")
     parser.add_argument("--share", type=float, default=1.0, help="share of the cases of every kind, at least one each")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE / "out", metavar="DIR")
+    parser.add_argument("--out", type=path_flag, default=HERE / "out", metavar="DIR")
     options = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vaco-faults-") as place:
@@ -158,4 +161,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

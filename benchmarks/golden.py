@@ -25,12 +25,14 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from golden_cases import CASES, KINDS, NEW, Case, Preparation
 from golden_compare import Finding, Verdict, judge, report
 
+from vaco.command import Parser, run_command
+from vaco.paths import path_flag
 from vaco.runs.identity import VERSIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +53,7 @@ def git(*arguments: str) -> str | None:
     if not (ROOT / ".git").exists():  # an unpacked archive may lie within somebody's repository
         return None
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, encoding="utf-8", check=False)
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -108,6 +110,13 @@ class Job:
     source: Path
     place: Path
     cases: tuple[Case, ...]
+    base: bool = False
+
+    def words(self, of: Case | Preparation) -> list[str]:
+        """The command line of a case, for this source."""
+        # A revision that cases name knows the settings that tell it what the defining one did, and needs them.
+        told = isinstance(of, Preparation) and all(case.since is not None for case in self.cases)
+        return of.base_arguments if self.base and not told else of.arguments
 
     def train(self) -> None:
         """Train all cases.
@@ -116,17 +125,17 @@ class Job:
             SystemExit: the process itself failed; single cases that fail are in its outcomes.
         """
         self.place.mkdir(parents=True, exist_ok=True)
-        jobs = [{"name": c.name, "arguments": c.arguments, "stop_after": c.stop_after} for c in self.cases]
+        jobs = [{"name": c.name, "arguments": self.words(c), "stop_after": c.stop_after} for c in self.cases]
         if any(case.shared_warm_start for case in self.cases):
-            jobs.insert(0, {"name": Preparation().name, "arguments": Preparation().arguments, "stop_after": 0})
+            jobs.insert(0, {"name": Preparation().name, "arguments": self.words(Preparation()), "stop_after": 0})
         listed = self.place / "jobs.json"
-        listed.write_text(json.dumps({"source": str(self.source), "jobs": jobs}))
+        listed.write_text(json.dumps({"source": str(self.source), "jobs": jobs}), encoding="utf-8")
         environment = os.environ | {"PYTHONPATH": str(self.source), "PYTHONDONTWRITEBYTECODE": "1"}
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             environment[variable] = "1"
         command = [sys.executable, "-P", str(DRIVER), str(listed), str(self.place)]
         started, done, told = time.monotonic(), 0, 0
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, encoding="utf-8") as process:
             assert process.stdout is not None
             for done, _ in enumerate(process.stdout, start=1):
                 if 4 * done // len(jobs) > told:
@@ -171,8 +180,8 @@ def compare(cases: Sequence[Case], given: str | None, tree: Path, place: Path) -
             jobs.append(Job(f"{kind}, working tree", tree / "src", place / "tree", own))
             for (of_kind, base), group in groups.items():
                 if of_kind == kind and base is not None:
-                    jobs.append(Job(f"{kind}, {base[:9]}", sources[base], place / base[:9], tuple(group)))
-        jobs = [Job(j.title, j.source, j.place / j.cases[0].kind, j.cases) for j in jobs]
+                    jobs.append(Job(f"{kind}, {base[:9]}", sources[base], place / base[:9], tuple(group), base=True))
+        jobs = [replace(job, place=job.place / job.cases[0].kind) for job in jobs]
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(Job.train, jobs))
     verdict = Verdict([], [], [], [])
@@ -186,12 +195,14 @@ def compare(cases: Sequence[Case], given: str | None, tree: Path, place: Path) -
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    arguments = argparse.ArgumentParser(description="Compare the bits of short runs with those of another revision.")
+    arguments = Parser(description="Compare the bits of short runs with those of another revision.")
     arguments.add_argument("--base", metavar="REVISION", help="default: the one that defined the training version")
     arguments.add_argument("--kind", choices=(*KINDS, "all"), default="all")
     arguments.add_argument("--only", metavar="PATTERN", default="", help="cases whose name contains this")
-    arguments.add_argument("--keep", type=Path, metavar="DIR", help="an empty folder that keeps the runs")
-    arguments.add_argument("--tree", type=Path, default=ROOT, metavar="DIR", help="a working tree other than this one")
+    arguments.add_argument("--keep", type=path_flag, metavar="DIR", help="an empty folder that keeps the runs")
+    arguments.add_argument(
+        "--tree", type=path_flag, default=ROOT, metavar="DIR", help="a working tree other than this one"
+    )
     arguments.add_argument("--require", action="store_true", help="fail where the base is not in the history")
     return arguments
 
@@ -230,4 +241,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 __all__ = ["Finding", "compare", "main"]
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

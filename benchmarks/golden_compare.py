@@ -58,7 +58,7 @@ def judge(cases: Iterable[Case], base: Path, tree: Path, verdict: Verdict, *, st
         verdict: receives what is found.
         strict: whether a case that the base cannot train is a difference.
     """
-    ours, theirs = (json.loads((place / "outcomes.json").read_text()) for place in (tree, base))
+    ours, theirs = (json.loads((place / "outcomes.json").read_text(encoding="utf-8")) for place in (tree, base))
     for case in cases:
         names = [Preparation().name, case.name] if case.shared_warm_start else [case.name]
         refused = next((theirs[name][1] for name in names if theirs[name][0]), None)
@@ -88,9 +88,26 @@ def _folders(case: Case, base: Path, tree: Path, verdict: Verdict) -> None:
 def read(path: Path) -> dict[str, NDArray[Any]]:
     """The columns of a table or the tensors of a policy, clocks left out."""
     if path.suffix == ".safetensors":
-        return safetensors.numpy.load_file(path)
+        return _flat(safetensors.numpy.load_file(path))
     table = pq.read_table(path)
     return {name: np.array(table[name].to_numpy()) for name in table.column_names if not name.endswith(CLOCK)}
+
+
+def _flat(tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The tensors of a policy; those of tanh networks as the one vector that they were before they had names."""
+    alike = {name.replace("critic", "actor") for name in tensors if name.startswith("critic.")}
+    if "actor.0.weight" not in tensors or alike != {name for name in tensors if name.startswith("actor.")}:
+        return tensors
+    layers = sorted(int(name.split(".")[1]) for name in tensors if name.startswith("actor.") and name.endswith("bias"))
+    parts = []
+    for layer in layers[:-1]:
+        parts += [tensors[f"{network}.{layer}.weight"].T.ravel() for network in ("actor", "critic")]
+        parts += [tensors[f"{network}.{layer}.bias"] for network in ("actor", "critic")]
+    for network in ("actor", "critic"):
+        parts += [tensors[f"{network}.{layers[-1]}.weight"].T.ravel(), tensors[f"{network}.{layers[-1]}.bias"]]
+    parts.append(tensors["log_std"])
+    rest = {name: array for name, array in tensors.items() if name.startswith("observation_")}
+    return {"parameters": np.concatenate(parts), **rest}
 
 
 def difference(base: Columns, tree: Columns) -> str:

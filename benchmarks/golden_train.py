@@ -75,7 +75,7 @@ def command(arguments: list[str]) -> int:
 
 def main() -> int:
     """The command; see the module's docstring."""
-    jobs, place = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    jobs, place = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2])
     import vaco
 
     if not Path(vaco.__file__).resolve().is_relative_to(Path(jobs["source"]).resolve()):
@@ -85,7 +85,7 @@ def main() -> int:
     for job in jobs["jobs"]:
         outcomes[job["name"]] = run(job, place, alarm)
         print(job["name"], flush=True)
-    (place / "outcomes.json").write_text(json.dumps(outcomes))
+    (place / "outcomes.json").write_text(json.dumps(outcomes), encoding="utf-8")
     return 0
 
 

@@ -10,7 +10,6 @@ those of the responses. The ratio is of medians over the turns.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
@@ -26,13 +25,16 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 import torch
 
+from vaco.command import Parser, run_command
 from vaco.lm.config import LMConfig
-from vaco.lm.learner import Learner, Round, evaluate_logp, group_advantages
+from vaco.lm.learner import Learner, Round, group_advantages
 from vaco.lm.model import LoadedModel, load_model
 from vaco.lm.sample import Responses, generate
 from vaco.lm.task import make_task
+from vaco.lm.terms import evaluate_logp
 from vaco.lm.tiers import load_lm_tier
 from vaco.lm.warm import warm_start
+from vaco.paths import path_flag
 
 
 def plain_generate(loaded: LoadedModel, prompts: list[str], samples: int, new_tokens: int) -> int:
@@ -99,9 +101,9 @@ def turns(functions: dict[str, Callable[[], int]], count: int) -> dict[str, Any]
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out" / "language.json")
+    parser.add_argument("--out", type=path_flag, default=Path(__file__).parent / "out" / "language.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
     config = load_lm_tier("lm_desk").warm
@@ -151,9 +153,9 @@ def main() -> None:
         },
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+    given.out.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     print(json.dumps(record["ratios"], indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

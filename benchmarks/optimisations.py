@@ -7,7 +7,6 @@ Pairs take turns, and the ratio is of medians over the turns. `NOTES.md` says wh
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -24,11 +23,13 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 import torch
 
+from vaco.command import Parser, run_command
 from vaco.control.adam import Adam
 from vaco.control.envs import make_vector_env
 from vaco.control.networks import ActorCritic
 from vaco.control.policy import Actors, Normaliser, take_snapshot
 from vaco.objectives.align import linear_recurrence
+from vaco.paths import path_flag
 
 Pair = tuple[str, Callable[[], Any], Callable[[], Any]]
 OBSERVATIONS, ACTIONS, SAMPLES = 17, 6, 512
@@ -141,7 +142,13 @@ def stopwatch_seconds() -> list[float]:
     times: list[list[float]] = [[], []]
     for _ in range(9):
         for index, state in enumerate(("off", "on")):
-            done = subprocess.run([sys.executable, "-c", script, state], check=True, capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, "-c", script, state],
+                check=True,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+            )
             times[index].append(float(done.stdout))
     return [median(t) for t in times]
 
@@ -175,8 +182,8 @@ def import_seconds() -> list[float]:
 
 def main() -> None:
     """Measure every pair."""
-    parser = argparse.ArgumentParser(description="What each optimisation buys.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR")
+    parser = Parser(description="What each optimisation buys.")
+    parser.add_argument("--out", type=path_flag, default=Path(__file__).parent / "out", metavar="DIR")
     out = parser.parse_args().out
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
@@ -186,13 +193,13 @@ def main() -> None:
         rows.append((name, *turns(first, second)))
     rows.append(("step of a HalfCheetah: MuJoCo's stop-watch off / on", *stopwatch_seconds()))
     rows.append(("start of a process: ours / with torch.optim.Adam", *import_seconds()))
+    table = {name: {"ours_seconds": ours, "plain_seconds": plain, "ratio": ours / plain} for name, ours, plain in rows}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "optimisations.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print("| optimisation | ours | plain | ratio |\n|---|---|---|---|")
     for name, ours, plain in rows:
         print(f"| {name} | {1e6 * ours:,.0f} µs | {1e6 * plain:,.0f} µs | {ours / plain:.2f} |")
-    table = {name: {"ours_seconds": ours, "plain_seconds": plain, "ratio": ours / plain} for name, ours, plain in rows}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "optimisations.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

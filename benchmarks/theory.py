@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from theory.run import main
+from vaco.command import run_command
 
 TARGETS = {"checks": 60.0, "exact": 180.0}  # seconds
 MEMORY = 1.0  # GB
@@ -41,4 +42,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    run_command(run)

@@ -29,6 +29,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from vaco.command import Parser, run_command
+from vaco.paths import path_flag
+
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 
@@ -130,7 +133,9 @@ def measure(arguments: list[str], core: int = 0) -> subprocess.Popen[str]:
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", *arguments, "--core", str(core)]
     # In a folder of its own: MuJoCo writes a log of warnings wherever it runs.
     folder = tempfile.gettempdir()
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace", cwd=folder
+    )
 
 
 def result(process: subprocess.Popen[str]) -> dict[str, float]:
@@ -179,7 +184,7 @@ def describe_machine() -> dict[str, Any]:
 
     from vaco.runs.provenance import source_revision
 
-    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     packages = ("numpy", "torch", "mujoco", "gymnasium", "stable-baselines3")
     return {
         "processor": models[0] if models else platform.machine(),
@@ -223,7 +228,7 @@ def summarise(samples: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 
 
 def render(summary: dict[str, Any]) -> str:
-    """The table of the README."""
+    """The table of the book."""
     speeds, ratios = summary["speeds"], summary["ratios"]
     columns = ("ppo", "impala", "vaco", "sb3", "physics")
     lines = ["| steps/s, one core | ppo | impala | vaco | Stable-Baselines3 ppo | physics alone | ppo / SB3 | target |"]
@@ -253,11 +258,10 @@ def render(summary: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure everything, or, with --worker, one thing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--phases", type=int, default=30, help="length of each measurement, in phases of 2048 steps")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    parser.add_argument("--readme", type=Path, help="put the table between this file's benchmark marks")
+    parser.add_argument("--out", type=path_flag, default=Path(__file__).parent / "out")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--core", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -275,15 +279,10 @@ def main() -> None:
     machine = describe_machine() | {"rounds": options.rounds, "phases": options.phases}
     summary = {"machine": machine, **summarise(samples), "samples": samples}
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "throughput.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (options.out / "throughput.md").write_text(render(summary))
-    if options.readme:
-        before, _, after = options.readme.read_text().partition("<!-- benchmark -->\n")
-        after = after.partition("<!-- /benchmark -->")[2]
-        table = f"<!-- benchmark -->\n{render(summary)}<!-- /benchmark -->"
-        options.readme.write_text(before + table + after)
+    (options.out / "throughput.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (options.out / "throughput.md").write_text(render(summary), encoding="utf-8")
     print(render(summary))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -4,8 +4,9 @@
     python scripts/release.py
 
 Released are figures, typeset tables, the numbers of the prose and the explorer's data of the desk tiers, the theory's
-numbers and figures where they were made anew, and the README beside each archive. Archives themselves are written by
-`vaco archive --tier TIER --out results/TIER/archive`. Nothing of another tier is copied, and nothing is deleted.
+numbers and figures and the matrix of conformance where they were made anew, and the README beside each archive.
+Archives themselves are written by `vaco archive --tier TIER --out results/TIER/archive`. Nothing of another tier is
+copied, and nothing is deleted.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import shutil
 import sys
 from pathlib import Path
 
+from vaco.command import run_command
+
 BUILD = Path("build")
 RELEASED = (
-    *("paper/figures/desk", "paper/figures/lm_desk", "paper/figures/schematic", "paper/figures/theory"),
+    *("paper/figures/desk", "paper/figures/lm_desk", "paper/figures/demonstrations", "paper/figures/theory"),
+    *(f"paper/figures/{tier}/{tier}.{kind}" for tier in ("tuning", "tuned") for kind in ("json", "pdf", "png")),
     *("paper/tables/desk", "paper/tables/cost", "paper/numbers.json", "paper/book/explorer/data.html"),
-    *("results/desk/README.md", "results/theory", "results/schematic"),
+    *("results/desk/README.md", "results/theory", "results/demonstrations", "results/conformance"),
 )
 
 
@@ -50,4 +54,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

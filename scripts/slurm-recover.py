@@ -17,15 +17,15 @@ Then the same snakemake command continues.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import json
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
+
+from vaco.command import Parser, run_command
 
 PATIENCE = 180.0
 
@@ -33,7 +33,11 @@ PATIENCE = 180.0
 def jobs(prefix: str) -> list[str]:
     """Numbers of this user's jobs, pending or running, of that name and from this folder."""
     done = subprocess.run(
-        ["squeue", "--me", "--noheader", "--format=%A|%j|%Z"], capture_output=True, text=True, check=True
+        ["squeue", "--me", "--noheader", "--format=%A|%j|%Z"],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
     )
     rows = [line.split("|", 2) for line in done.stdout.splitlines()]
     here = {str(Path.cwd()), str(Path.cwd().resolve())}
@@ -87,7 +91,7 @@ def keep() -> int:
 
 def main() -> int:
     """The command; see the module's docstring."""
-    parser = argparse.ArgumentParser(description="Cancel the jobs of a killed Snakemake and keep what has finished.")
+    parser = Parser(description="Cancel the jobs of a killed Snakemake and keep what has finished.")
     parser.add_argument("--prefix", default="vaco", help="slurm-jobname-prefix of the profile (default vaco)")
     prefix = parser.parse_args().prefix
     if not Path("workflow/Snakefile").is_file():
@@ -105,4 +109,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

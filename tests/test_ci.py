@@ -63,9 +63,10 @@ def test_ci_waits_for_them_and_shows_what_they_said(tmp_path: Path, slow: int, s
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    environment = {**os.environ, "VACO_CI_PACKAGE": "1", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
     done = subprocess.run([str(tmp_path / ".ci/run")], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[:4] == ["made lint", "made test", "made golden", "made smollm2"] and lines[-1] == "said by SLURM"
-    assert "slow tests: -m pytest -m slow -n 2" in lines
+    made = ["lint", "test", "golden", "test-package", "smollm2"]
+    assert lines[:5] == [f"made {target}" for target in made] and lines[-1] == "said by SLURM"
+    assert "slow tests: -m pytest -m slow and not slurm -n 2" in lines

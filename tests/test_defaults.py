@@ -22,7 +22,7 @@ COMMANDS = [
     "vaco restore --tier lm_desk",
     "vaco evaluate --random --env InvertedPendulum-v5 --episodes 1",
     "vaco theory --instances 5 --parts checks --quiet",
-    "vaco.runs.tiers smoke",
+    "vaco.campaign.tiers smoke",
     "vaco.lm.tiers lm_smoke",
     pytest.param("vaco estimate --tier smoke", marks=pytest.mark.slow),
     pytest.param("benchmarks/faults.py --kinds damaged_result --share 0.1", marks=pytest.mark.slow),
@@ -83,6 +83,6 @@ def test_no_default_of_an_output_is_a_tracked_place() -> None:
     """Where a default is a folder's name, it is one that git ignores, such as `benchmarks/out`."""
     sources = [path for folder in ("src", "theory", "benchmarks", "scripts") for path in (ROOT / folder).rglob("*.py")]
     found = [(path.name, *option) for path in sources for option in outputs(path)]
-    assert len(found) > 20 and ("throughput.py", "--readme", "None") in found
+    assert len(found) > 20 and ("lm_aggregate.py", "--out", "None") in found
     assert [one for one in found if one[2] != "None"], "no default was read at all"
     assert not [one for one in found if any(word in one[2] for word in TRACKED)]

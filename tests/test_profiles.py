@@ -14,7 +14,7 @@ PROFILES = Path(__file__).parents[1] / "profiles"
 NAMES = sorted(path.parent.name for path in PROFILES.glob("*/config.yaml"))
 # Entries whose values a site writes itself.
 EDITED = {"default-resources: slurm_partition"}
-MAPPINGS = {"default-resources", "set-resources", "resources", "set-resource-scopes"}
+MAPPINGS = {"default-resources", "resources", "set-resource-scopes"}
 
 
 def entries(profile: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -76,9 +76,17 @@ def test_a_user_of_a_cluster_edits_exactly_one_file() -> None:
     assert shouted == {("slurm", "default-resources: slurm_partition")}, "a placeholder that nobody was told to edit"
 
 
+def test_what_a_site_writes_is_not_replaced_by_a_profile_that_is_laid_over_it() -> None:
+    """Snakemake takes an entry of the profile laid over another in place of the other's, and merges nothing."""
+    site = {*read("slurm"), "set-resources"}
+    for name in NAMES:
+        if name not in ("default", "slurm"):
+            assert not site & read(name).keys(), name
+
+
 def test_every_profile_is_listed_and_keeps_what_resuming_needs() -> None:
     page = (PROFILES / "README.md").read_text()
-    assert NAMES == ["default", "slurm", "slurm-gpu", "slurm-short"]
+    assert NAMES == ["default", "slurm", "slurm-short"]
     for name in NAMES:
         assert f"| `{name}` |" in page
     for name in ("default", "slurm"):

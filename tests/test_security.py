@@ -20,12 +20,14 @@ import pytest
 import safetensors.numpy
 
 from vaco import cli
+from vaco.campaign import cluster
+from vaco.campaign.tiers import load_tier
 from vaco.errors import UserError
-from vaco.report.plan import read_plan
-from vaco.report.tables import Tables
-from vaco.runs import checkpoint, cluster, tables
+from vaco.report.tables.plan import read_plan
+from vaco.report.tables.read import Tables
+from vaco.runs import checkpoint, tables
+from vaco.runs.config import read_settings
 from vaco.runs.lock import RunLock
-from vaco.runs.tiers import load_tier
 
 ROOT = Path(__file__).parents[1]
 QUICK = ("--env", "InvertedPendulum-v5", "--steps", "2048", "--eval-points", "1", "--eval-episodes", "1", "--quiet")
@@ -85,7 +87,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "policy": checkpoint.read,
     "parquet": tables.read_parquet,
     "json": tables.read_json,
-    "settings": lambda path: cli._given(path, []),
+    "settings": lambda path: read_settings(path),
     "profile": cluster.read_profile,
     "tier": lambda path: load_tier(path),
 }

@@ -5,9 +5,7 @@ python -m theory.figures --results results/theory --out build/paper/figures/theo
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,9 @@ import numpy as np
 
 from theory import figures_filter, style
 from theory.training import Lags, read_lags
+from vaco.command import Parser, run_command
 from vaco.errors import UserError
+from vaco.paths import path_flag
 
 Json = dict[str, Any]
 NICE = {
@@ -346,10 +346,10 @@ def read(folder: Path) -> dict[str, Json]:
 
 def main(argv: list[str] | None = None) -> int:
     """Draw every figure; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m theory.figures")
-    parser.add_argument("--results", type=Path, default=Path("results/theory"))
-    parser.add_argument("--out", type=Path, required=True, help="folder of the figures")
-    parser.add_argument("--training", type=Path, default=None, help="folder of diagnostics.parquet, optional")
+    parser = Parser(prog="python -m theory.figures")
+    parser.add_argument("--results", type=path_flag, default=Path("results/theory"))
+    parser.add_argument("--out", type=path_flag, required=True, help="folder of the figures")
+    parser.add_argument("--training", type=path_flag, default=None, help="folder of diagnostics.parquet, optional")
     options = parser.parse_args(argv)
     data, lags = read(options.results), read_lags(options.training)
     for draw in FIGURES.values():
@@ -359,8 +359,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as mistake:
-        print(f"vaco: {mistake}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main)

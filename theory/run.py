@@ -17,29 +17,28 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from vaco.command import Parser, run_command
 from vaco.errors import UserError, nearest
+from vaco.paths import path_flag
 
 Json = dict[str, Any]
 Part = Callable[[argparse.Namespace, Callable[[str], None]], dict[str, Json]]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"vaco theory: {message} (see 'vaco theory --help')")
-
-
 def parser() -> argparse.ArgumentParser:
     """The options of `vaco theory`."""
-    result = _Parser(prog="vaco theory", description="Verify every bound and lemma numerically and exactly.")
+    result = Parser(prog="vaco theory", description="Verify every bound and lemma numerically and exactly.")
     result.add_argument("--instances", type=int, default=10_000, help="random instances of every float check")
     result.add_argument("--exact", type=int, default=200, help="instances of every exact check")
     result.add_argument("--seed", type=int, default=0, help="seed of every generator")
-    result.add_argument("--out", type=Path, metavar="DIR", help="write the evidence there as JSON (default: nowhere)")
+    result.add_argument(
+        "--out", type=path_flag, metavar="DIR", help="write the evidence there as JSON (default: nowhere)"
+    )
     result.add_argument("--parts", default="checks,exact", help=f"comma-separated: {', '.join(PARTS)}, or all")
     result.add_argument("--quiet", action="store_true", help="no progress bar")
     return result
@@ -136,7 +135,9 @@ def write(folder: Path, name: str, data: Json) -> None:
     """Write `data` to folder/name.json, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{name}.json.part"
-    temporary.write_text(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n")
+    temporary.write_text(
+        json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8"
+    )
     temporary.replace(folder / f"{name}.json")
 
 
@@ -193,8 +194,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as mistake:
-        print(f"vaco: {mistake}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main)

@@ -74,6 +74,7 @@ def arm(name: str, marker: bool = True) -> dict[str, Any]:
 
 def new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of the common width and its axes, row by row."""
+    matplotlib.rcdefaults()  # a user's matplotlibrc would change the bytes of every figure
     matplotlib.rcParams.update(RC)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)

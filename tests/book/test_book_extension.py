@@ -23,7 +23,7 @@ NUMBERS = {
     "desk.vaco.lag16.iqm": {"value": 0.934, "text": "0.93", "source": "results/desk/tables/aggregates.parquet"},
     "desk.spo.lag16.iqm": {"value": None, "text": "not yet measured", "source": "results/desk/tables/x.parquet"},
 }
-FIGURE = "```{result-figure} desk/figure3\n:title: Figure 3\n:alt: Lines.\n```\n"
+FIGURE = "```{result-figure} desk/aggregate_scores\n:title: Figure 3\n:alt: Lines.\n```\n"
 
 
 def write_results(root: Path) -> None:
@@ -34,7 +34,8 @@ def write_results(root: Path) -> None:
     (archive / "SHA256SUMS").write_text(sums)
     sidecar: dict[str, Any] = {
         "tier": "desk",
-        "caption": "What |ρ − 1| was *measured*.",
+        "caption": "What |ρ − 1| was *measured*. Tier 'desk': 2 tasks (Hopper-v5), K in {1, 4}. "
+        "Bars & bands: <95 %. Incomplete: 4.",
         "runs": 20,
         "planned_runs": 24,
         "missing": ["a", "b", "c", "d"],
@@ -44,8 +45,8 @@ def write_results(root: Path) -> None:
         "archive": hashlib.sha256(sums.encode()).hexdigest(),
         "tables": {"build/results/desk/tables/summary.json": "0" * 64},
     }
-    (figures / "figure3.json").write_text(json.dumps(sidecar))
-    (figures / "figure3.png").write_bytes(PIXEL)
+    (figures / "aggregate_scores.json").write_text(json.dumps(sidecar))
+    (figures / "aggregate_scores.png").write_bytes(PIXEL)
     (root / "paper/tables/desk/scores.csv").write_text('task,score\nHopper-v5,"0.5 [0.4, 0.6]"\n')
     (root / "paper/tables/desk/scores.json").write_text(json.dumps(sidecar))
     (root / "paper/numbers.json").write_text(json.dumps(NUMBERS))
@@ -137,7 +138,7 @@ def test_a_figure_stands_with_its_provenance(build: Build) -> None:
     assert not warnings
     assert 'alt="Lines."' in html and "<strong>Figure 3. </strong>" in html
     for part in (
-        "snakemake figure3 --config tier=desk<",
+        "snakemake aggregate_scores --config tier=desk<",
         "results/desk/archive (13611ad6)",
         "2a70d5964c0775b6",
         "20 of 24 planned",
@@ -145,17 +146,20 @@ def test_a_figure_stands_with_its_provenance(build: Build) -> None:
         "1,000,000",
     ):
         assert part in html.replace('<span class="w"> </span>', " "), part
-    assert "4 of 24 planned runs are not there yet" in html
-    assert "What |ρ − 1| was *measured*." in html, "captions are text, not markup"
+    assert "What |ρ − 1| was *measured*. Tier" in html, "captions are text, not markup"
+    shown, _, rest = html.partition("<details><summary>How to read it")
+    assert "K in {1, 4}." in shown and "Bars" not in shown
+    assert "Bars &amp; bands: &lt;95 %. Incomplete: 4.</details>" in rest
+    assert "4 of 24 planned runs are not there yet" in shown, "what is missing is never folded away"
 
 
 def test_a_figure_that_is_not_there_says_so(build: Build) -> None:
-    html, warnings = build(FIGURE.replace("figure3", "figure9"))
+    html, warnings = build(FIGURE.replace("aggregate_scores", "figure9"))
     assert "Not yet computed" in html and "figure9" in html and "<img" not in html and not warnings
 
 
 def test_a_figure_without_description_fails_the_build(build: Build) -> None:
-    assert "no alt text" in build("```{result-figure} desk/figure3\n```")[1]
+    assert "no alt text" in build("```{result-figure} desk/aggregate_scores\n```")[1]
 
 
 def test_a_figure_whose_archive_has_changed_fails_the_build(build: Build, root: Path) -> None:

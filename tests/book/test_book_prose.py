@@ -49,7 +49,7 @@ def found(text: str) -> list[str]:
         ("The difference is −0.4, then +12.5.", ["−0.4", "+12.5"]),
         ("| VACO | 0.93 [0.55, 1.19] |", ["0.93", "0.55", "1.19"]),
         (":::{note}\nIt reached 0.93.\n:::", ["0.93"]),
-        ("```{result-figure} desk/figure3\n:alt: 0.5 of it\n\nIt reached 0.93.\n```", ["0.93"]),
+        ("```{result-figure} desk/aggregate_scores\n:alt: 0.5 of it\n\nIt reached 0.93.\n```", ["0.93"]),
         ("A price of \\$5 and 0.93, or \\$6.", ["0.93"]),
         ("$x$ costs\n\n$5 and 0.93 of it\n\n and $y$", ["0.93"]),
     ],
@@ -73,7 +73,7 @@ def test_a_typed_number_is_found(text: str, numbers: list[str]) -> None:
         "Three tasks, 5 seeds, 16 actors, K = 64, HalfCheetah-v5, 10 epochs.",
         '<span data-x="0.93"></span> <!-- 0.93 -->',
         "Lemma 3.1 and Theorem 3.2, Figures 3 and 4.",
-        "```{result-figure} desk/figure3\n:alt: a line at 0.5\n:width: 100%\n```",
+        "```{result-figure} desk/aggregate_scores\n:alt: a line at 0.5\n:width: 100%\n```",
         "1. first\n2. second",
     ],
 )

@@ -198,6 +198,30 @@ RAW = """() => {
 }"""
 
 
+# Equations, tables and lines of code that reach beyond a box around them without a scroll bar that leads there.
+CUT = """() => {
+  const found = [];
+  const drawn = e => e.matches("mjx-container") ? e.querySelector("mjx-math, svg") || e : e;
+  for (const element of document.querySelectorAll("article mjx-container, article table, article pre, article img")) {
+    const inner = element.matches("pre") ? null : drawn(element).getBoundingClientRect();
+    if (inner && !inner.width) continue;
+    const range = document.createRange();
+    range.selectNodeContents(element);
+    const right = inner ? inner.right : range.getBoundingClientRect().right;
+    let out = null;
+    for (let box = element; box && box !== document.documentElement; box = box.parentElement) {
+      const scrolls = ["auto", "scroll"].includes(getComputedStyle(box).overflowX);
+      if (scrolls) { out = null; break; }
+      const beyond = right - box.getBoundingClientRect().right;
+      if (!out && beyond > 1.5 && getComputedStyle(box).display !== "inline") out = [box, beyond];
+    }
+    if (out) found.push(`${element.tagName} reaches ${Math.round(out[1])} pixels out of ${out[0].tagName}`
+      + `.${out[0].className}: ${element.textContent.trim().slice(0, 60)}`);
+  }
+  return found;
+}"""
+
+
 @pytest.mark.parametrize(("how", "viewport", "scheme"), [("http", DESKTOP, "light"), ("file", PHONE, "dark")])
 def test_every_page_opens_without_a_complaint_and_without_scrolling_sideways(
     browser: Any, address: str, site: Path, pages: dict[str, Page], how: str, viewport: dict[str, int], scheme: str
@@ -208,7 +232,7 @@ def test_every_page_opens_without_a_complaint_and_without_scrolling_sideways(
         url = f"{address}/{name}" if how == "http" else f"{site.as_uri()}/{name}"
         page, complaints = open_page(browser, url, viewport=viewport, color_scheme=scheme)
         if page.query_selector("article"):
-            complaints += page.evaluate(RAW)
+            complaints += page.evaluate(RAW) + page.evaluate(CUT)
         width = page.evaluate("() => Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
         if width > viewport["width"]:
             complaints.append(f"is {width} pixels wide on {viewport['width']}")
@@ -218,6 +242,24 @@ def test_every_page_opens_without_a_complaint_and_without_scrolling_sideways(
         if complaints:
             wrong[name] = complaints
     assert not wrong
+
+
+def test_an_equation_a_table_and_code_that_are_cut_would_be_noticed(browser: Any, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.html"
+    wide = "<table><tr><td style='min-width: 900px'>wide</td></tr></table>"
+    code = f"<pre>{'x' * 300}</pre>"
+    box = "<div style='width: 300px; overflow-x: {}'>{}</div>"
+    boxes = [box.format(overflow, inner) for overflow in ("hidden", "visible", "auto") for inner in (wide, code)]
+    equation = "<mjx-container style='display: block'><mjx-math style='{}'>E</mjx-math></mjx-container>"
+    boxes += [
+        box.format("hidden", equation.format("display: inline-block; width: 400px")),
+        box.format("hidden", equation.format("display: inline-block; width: 200px")),
+    ]
+    bad.write_text(f"<html><body><article>{''.join(boxes)}</article></body></html>")
+    page, _ = open_page(browser, bad.as_uri(), viewport=DESKTOP)
+    found = [complaint.split()[0] for complaint in page.evaluate(CUT)]
+    page.context.close()
+    assert found == ["TABLE", "PRE", "TABLE", "PRE", "MJX-CONTAINER"]
 
 
 def test_a_page_that_loads_from_outside_would_be_noticed(browser: Any, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_the_density_is_that_of_the_snapshot_that_acted() -> None:
         snapshot = held[-1 - int(batch.ages[actor])]
         networks.flat[:] = snapshot.flat
         mean, _ = networks.forward(snapshot.standardise(batch.observations[:-1, actor]))
-        np.testing.assert_allclose(batch.behaviour_means[:, actor], mean, atol=1e-5)
+        np.testing.assert_allclose(batch.behaviour_outputs[:, actor], mean, atol=1e-5)
         np.testing.assert_array_equal(batch.behaviour_log_std[actor], networks.parameters["log_std"])
         std = np.exp(networks.parameters["log_std"].astype(np.float64))
         policy = Independent(Normal(torch.tensor(mean.astype(np.float64)), torch.tensor(std)), 1)
@@ -83,8 +83,8 @@ def test_actions_have_the_policy_s_spread() -> None:
 
 def test_one_snapshot_for_all_actors_keeps_one_spread() -> None:
     _, held, batch = collected(capacity=1)
-    assert batch.behaviour_means.shape == batch.actions.shape and batch.behaviour_log_std.shape == (1, 3)
-    score = (batch.actions - batch.behaviour_means) / np.exp(batch.behaviour_log_std)
+    assert batch.behaviour_outputs.shape == batch.actions.shape and batch.behaviour_log_std.shape == (1, 3)
+    score = (batch.actions - batch.behaviour_outputs) / np.exp(batch.behaviour_log_std)
     wanted = -0.5 * (score.astype(np.float64) ** 2 + 2 * batch.behaviour_log_std + np.log(2 * np.pi)).sum(-1)
     np.testing.assert_allclose(batch.behaviour_logp, wanted, atol=1e-4)
     assert held

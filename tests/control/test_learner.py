@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ from vaco.control.scaling import RewardScaler, normalise_advantages
 from vaco.errors import UserError
 from vaco.lag import PolicyBuffer
 from vaco.objectives import align
+from vaco.objectives.augmented import Augmentation, divergence
 from vaco.runs.config import RunConfig, build
 
 ALGORITHMS = (
     *("ppo", "ppo_kl", "spo", "impala", "geppo", "decoupled", "vaco", "once+tv_total", "continuous+tv_proximal"),
     *("none+kl_total", "none+proximal_clip", "none+spo_proximal", "once+centred_clip_fixed", "once+centred_clip_lag"),
+    *("none+mdpo", "divergence+none", "divergence+tv"),
 )
 CAPPED = ("vaco", "once+tv_total", "ppo", "ppo_kl", "none+kl_total", "decoupled", "none+none")
 
@@ -116,9 +119,13 @@ def autograd_gradient(setting: Setting, whole: Minibatch, m: Minibatch, flat: np
     if m.trajectories is not None and setting.learner.algorithm.align.every_update:
         shape, v = m.trajectories.rewards.shape, value.detach().reshape(-1, m.trajectories.rewards.shape[1])
         flags = {n: torch.from_numpy(getattr(m.trajectories, n).copy()) for n in ("terminated", "truncated", "dead")}
-        realigned = align.vtrace(
+        estimate = (
+            functools.partial(divergence, own=Augmentation()) if "divergence" in config.algorithm else align.vtrace
+        )
+        realigned = estimate(
             rewards=torch.tensor(m.trajectories.rewards), values=v[:-1], next_values=v[1:], **flags,
             ratio=rho.detach().reshape(shape), discount=config.discount, trace_decay=config.trace_decay,
+            rho_bar=config.rho_bar, c_bar=config.c_bar,
         )  # fmt: skip
         advantages, targets = realigned.advantages.reshape(-1), realigned.value_targets.reshape(-1)
         advantages = align.standardise(advantages, torch.tensor(m.weights))
@@ -160,11 +167,14 @@ def autograd_gradient(setting: Setting, whole: Minibatch, m: Minibatch, flat: np
         objective = rho * advantages - advantages.abs() / (2 * eps) * (rho - 1) ** 2
     elif name == "spo_proximal":
         objective = u * advantages - advantages.abs() / (2 * eps) * (u - 1) ** 2
+    elif name == "mdpo":
+        # E_π A − KL(π‖π_T)/t from samples of β, but for the derivative of log u, which is 0 in expectation.
+        objective = rho * (advantages - u.log().detach() / (1 - setting.learner.settings.progress))
     elif name == "truncated":
         objective = rho.detach().clamp(max=1.0) * advantages * rho.log()
     elif name == "kl":
         log_std = torch.tensor(setting.learner.learner_log_std.astype(np.float64))
-        old = Independent(Normal(torch.tensor(m.means.astype(np.float64)), log_std.exp()), 1)
+        old = Independent(Normal(torch.tensor(m.outputs.astype(np.float64)), log_std.exp()), 1)
         objective = weighted * advantages - config.kl_coefficient * kl_divergence(old, policy)
     elif name == "kl_total":
         objective = weighted * advantages - config.kl_coefficient * kl_divergence(behaviour_of(setting, m), policy)
@@ -204,7 +214,7 @@ def test_every_gradient_equals_autograd_of_the_textbook_loss(algorithm: str, cap
     )  # fmt: skip
     setting.batch.dead[3, 1] = True
     seen = spy_on_steps(setting.learner)
-    setting.learner.optimise(setting.batch, setting.standardised, 3e-3)
+    setting.learner.optimise(setting.batch, setting.standardised, 3e-3, progress=0.25)
     assert len(seen) == 4
     for whole, minibatch, before, gradient in seen:
         expected = autograd_gradient(setting, whole, minibatch, before)

@@ -7,17 +7,9 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
+from vaco.control.gaussian import kl_gradient, log_probability, policy_gradient, standard_score
 from vaco.control.networks import ActorCritic
-from vaco.control.policy import (
-    Actors,
-    Normaliser,
-    Snapshot,
-    kl_gradient,
-    log_probability,
-    policy_gradient,
-    standard_score,
-    take_snapshot,
-)
+from vaco.control.policy import Actors, Normaliser, Snapshot, take_snapshot
 
 GENERATOR = np.random.default_rng(0)
 
@@ -110,7 +102,7 @@ def test_every_actor_follows_its_own_snapshot(steps: int | None) -> None:
     assigned = [taken[i] for i in (0, 2, 1, 2)]
     observations = 4 * drawn(4, 6) if steps is None else 4 * drawn(steps, 4, 6)
     actors = Actors(assigned, networks)
-    together = actors.mean(observations)
+    together = actors.outputs(observations)
     for actor, snapshot in enumerate(assigned):
         alone = slow_mean(networks, snapshot, observations[..., actor, :].reshape(-1, 6))
         np.testing.assert_allclose(together[..., actor, :].reshape(-1, 2), alone, atol=1e-5)
@@ -125,7 +117,7 @@ def test_one_snapshot_for_all_is_the_same_policy(steps: int | None) -> None:
     copies = [Snapshot(0, taken[0].flat, taken[0].shift, taken[0].scale, taken[0].clip) for _ in range(4)]
     separate = Actors(copies, networks)
     assert shared.shared and not separate.shared
-    np.testing.assert_allclose(shared.mean(observations), separate.mean(observations), atol=1e-5)
+    np.testing.assert_allclose(shared.outputs(observations), separate.outputs(observations), atol=1e-5)
 
 
 def test_a_snapshot_is_frozen() -> None:
@@ -133,3 +125,12 @@ def test_a_snapshot_is_frozen() -> None:
     before = taken[0].flat.copy()
     networks.flat += 1.0
     np.testing.assert_array_equal(taken[0].flat, before)
+
+
+def test_indicators_are_left_as_they_are() -> None:
+    normaliser = Normaliser(3, np.array([False, True, False]))
+    values = np.random.default_rng(3).uniform(0, 2, (50, 3))
+    normaliser.update(values)
+    shift, scale = normaliser.shift_and_scale()
+    np.testing.assert_allclose(shift, [values[:, 0].mean(), 0, values[:, 2].mean()], rtol=1e-6)
+    np.testing.assert_allclose(scale, [1 / values[:, 0].std(), 1, 1 / values[:, 2].std()], rtol=1e-6)

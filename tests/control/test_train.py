@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vaco import cli
 from vaco.control.train import Run, evaluation_grid, train
 from vaco.runs import checkpoint
 from vaco.runs.config import RunConfig, build
+from vaco.runs.preemption import SIGNALS, termination_noticed
 from vaco.runs.tables import read_parquet
 
 CLOCKS = {"wall_seconds", "collect_seconds", "align_seconds", "update_seconds"}
@@ -27,8 +30,8 @@ def small(**settings: object) -> RunConfig:
     return build(SMALL | settings)
 
 
-def command(out: Path, *more: str) -> list[str]:
-    settings = [f"--set={name}={value}" for name, value in SMALL.items()]
+def command(out: Path, *more: str, **changes: object) -> list[str]:
+    settings = [f"--set={name}={value}" for name, value in (SMALL | changes).items()]
     return [sys.executable, "-m", "vaco", "train", "--out", str(out), "--quiet", *settings, *more]
 
 
@@ -145,12 +148,26 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(finished: Path, tmp
     assert {path.name for path in out.iterdir()} == FILES
 
 
-def test_asked_to_stop_it_saves_and_says_how_to_continue(finished: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals as in a terminal, also where the tests themselves run in the background, which ignores some."""
+    fresh = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in fresh.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_asked_to_stop_it_saves_and_says_how_to_continue(
+    number: signal.Signals, finished: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "preempted"
     process = subprocess.Popen(command(out, "--checkpoint-seconds=300"), stderr=subprocess.PIPE, text=True)
     while not (out / "run.json").exists() and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     started = time.monotonic()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75 and "the same command continues" in said and time.monotonic() - started < 30
@@ -159,12 +176,55 @@ def test_asked_to_stop_it_saves_and_says_how_to_continue(finished: Path, tmp_pat
     assert_same_results(finished, out)
 
 
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("saved", [True, False])
+def test_broken_off_at_once_it_says_what_is_there(
+    saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    advance, count = Run.advance, 0
+
+    def interrupted(run: Run) -> dict[str, float]:
+        nonlocal count
+        count += 1
+        if count > 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        return advance(run)
+
+    monkeypatch.setattr(Run, "advance", interrupted)
+    assert cli.run(command(tmp_path / "run", f"--checkpoint-seconds={300 * (not saved)}")[3:]) == 130
+    said = capsys.readouterr().err
+    assert ("continues from the last checkpoint" in said) == saved and ("starts from the beginning" in said) != saved
+    assert list(tmp_path.glob("run/checkpoints/*")) if saved else not list(tmp_path.iterdir())
+
+
+def test_what_is_to_be_ignored_stays_ignored() -> None:
+    """As under nohup, or in the background of a script."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with termination_noticed() as noticed:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and not noticed()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert noticed()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
-    ("algorithm", "backend"),
-    [("ppo_kl", "batched"), ("none+kl_total", "batched"), ("impala", "batched"), ("vaco", "gymnasium")],
+    ("algorithm", "backend", "settings"),
+    [
+        *(("ppo_kl", "batched", {}), ("none+kl_total", "batched", {}), ("impala", "batched", {})),
+        ("vaco", "gymnasium", {}),
+        ("geppo", "batched", {"reuse": [4, 3, 2, 1], "learning_rate_adaptive": True}),
+        ("decoupled", "batched", {"proximal_decay": 0.8}),
+    ],
 )
-def test_saved_at_every_phase_and_restored_it_continues_bit_for_bit(algorithm: str, backend: str) -> None:
-    config = small(algorithm=algorithm, backend=backend, steps=8_192)
+def test_saved_at_every_phase_and_restored_it_continues_bit_for_bit(
+    algorithm: str, backend: str, settings: dict[str, object]
+) -> None:
+    config = small(algorithm=algorithm, backend=backend, steps=8_192, **settings)
     straight, relay = Run(config), Run(config)
     straight.evaluate_if_due()
     relay.evaluate_if_due()
@@ -293,7 +353,7 @@ def test_one_thread_and_little_memory(tmp_path: Path) -> None:
         " peak = re.search(r'VmHWM:\\s*(\\d+) kB', pathlib.Path('/proc/self/status').read_text())[1]\n"
         " print(torch.get_num_threads(), int(peak) // 1024)"
     )
-    arguments = command(tmp_path / "run", "--set=steps=4096")[3:]
+    arguments = command(tmp_path / "run", steps=4096)[3:]
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     started = time.monotonic()
     done = subprocess.run(
@@ -302,3 +362,28 @@ def test_one_thread_and_little_memory(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     threads, megabytes = map(int, done.stdout.split())
     assert threads == 1 and megabytes < 600 and time.monotonic() - started < 120
+
+
+def test_a_run_counts_and_tells_of_simulations_that_became_unstable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over an interruption too; the episode's step is weighted by nothing, so that training goes on."""
+    advance, said = Run.advance, []
+
+    def breaking(run: Run) -> dict[str, float]:
+        if run.phase in (1, 3):
+            run.collector.env._simulators[2].qvel[:] = 1e11
+        if run.phase == 4 and not (tmp_path / "once").exists():
+            (tmp_path / "once").touch()
+            raise KeyboardInterrupt
+        return advance(run)
+
+    monkeypatch.setattr(Run, "advance", breaking)
+    with pytest.raises(KeyboardInterrupt, match="continues from the last checkpoint"):
+        train(small(), tmp_path / "run", quiet=True, checkpoint_seconds=0, say=said.append)
+    train(small(), tmp_path / "run", quiet=True, say=said.append)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["unstable_steps"] == {"training": 2, "evaluation": 0}
+    told = [sentence for sentence in said if "unstable" in sentence]
+    assert len(told) == 1 and "in phase 2, after environment step 2,048" in told[0]
+    assert "training environment 2 became unstable (its velocity)" in told[0]

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 
 from vaco import cli
+from vaco.campaign.archives import from_folder
+from vaco.campaign.kinds import CONTROL
+from vaco.campaign.tiers import Tier
+from vaco.campaign.verify import check_folder, kind_of_folder, verify_archive
 from vaco.lm.config import build_lm
 from vaco.lm.kind import KINDS, LANGUAGE, kind_of_tier, load_any_tier
 from vaco.lm.tiers import LMTier, load_lm_tier
-from vaco.runs.archives import from_folder
-from vaco.runs.kinds import CONTROL
-from vaco.runs.tiers import Tier
-from vaco.runs.verify import check_folder, kind_of_folder, verify_archive
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runs"))  # the helpers that invent runs
 
@@ -128,7 +128,7 @@ def test_a_smaller_archive_and_another_tier_are_noticed(tier: LMTier) -> None:
     write_archive(tier, ARCHIVE, [entry_of(run.config) for run in tier.runs[1:]])
     (finding,) = verify_archive(ARCHIVE, tier, KINDS)[0]
     assert "1 of the 4 runs of the tier 'lm_mini' are missing" in finding.text
-    Path("config/lm_mini.yaml").write_text(TIER.replace("updates: 8", "updates: 8, delta: 0.3"))
+    Path("config/lm_mini.yaml").write_text(TIER.replace("updates: 8", "updates: 8, learning_rate: 0.01"))
     texts = [finding.text for finding in verify_archive(ARCHIVE, load_any_tier("lm_mini"), KINDS)[0]]
     assert len(texts) == 4 and sum("asks for no such run" in text for text in texts) == 3
 
@@ -136,7 +136,7 @@ def test_a_smaller_archive_and_another_tier_are_noticed(tier: LMTier) -> None:
 def test_both_kinds_of_tier_are_read_by_name(tier: LMTier) -> None:
     assert isinstance(load_any_tier("config/lm_mini.yaml"), LMTier) and kind_of_tier(tier) is LANGUAGE
     smoke = load_any_tier(Path(__file__).parents[2] / "config/smoke.yaml")
-    assert isinstance(smoke, Tier) and kind_of_tier(smoke) is CONTROL and len(smoke.planned()) == 72
+    assert isinstance(smoke, Tier) and kind_of_tier(smoke) is CONTROL and len(smoke.planned()) == 24
     assert build_lm({}).hash not in {run.config.hash for run in smoke.planned()}
 
 

@@ -8,17 +8,9 @@ import pytest
 import torch
 from lm_helpers import small_config, tiny
 
-from vaco.lm.learner import (
-    Learner,
-    Round,
-    evaluate_logp,
-    group_advantages,
-    pieces_by_length,
-    token_logp,
-    token_terms,
-    trimmed_terms,
-)
+from vaco.lm.learner import Learner, Round, group_advantages
 from vaco.lm.sample import Responses, generate
+from vaco.lm.terms import evaluate_logp, pieces_by_length, token_logp, token_terms, trimmed_terms
 
 PROMPTS = ["1+2=", "12+34-5=", "7=", "100+200+300="]
 

@@ -6,8 +6,8 @@ import torch
 from lm_helpers import tiny
 
 from vaco.errors import UserError
-from vaco.lm.learner import evaluate_logp, token_logp
 from vaco.lm.sample import Abandoned, Responses, as_arrays, from_arrays, generate, response_texts
+from vaco.lm.terms import evaluate_logp, token_logp
 
 PROMPTS = ["1+2=", "12+34-5=", "7=", "100+200+300=", "1+2=", "9-9="]
 

@@ -40,7 +40,7 @@ def cell(tier: LMTier, words: str) -> LMRun:
 def test_the_tiers_of_the_repository_load(name: str) -> None:
     tier = load_lm_tier(CONFIG / f"{name}.yaml")
     assert tier.name == name and len({run.config.run_id for run in tier.runs}) == len(tier.runs)
-    needed = {"ppo", "vaco", "decoupled", "a3po", "cispo"}
+    needed = {"ppo", "vaco"} | ({"decoupled", "a3po", "cispo"} if name != "lm_smoke" else set())
     assert needed <= {run.config.algorithm for run in tier.runs if "main" in run.grids}
     assert len({run.config.warm_hash for run in tier.runs}) == 1
 
@@ -96,7 +96,7 @@ def test_a_variant_is_an_algorithm_with_settings_of_its_own(tmp_path: Path) -> N
         ({"studies": {"main": {}}}, "may not be called 'main'"),
         ({"training": {"updates": 10**400}}, "updates is a number too large for any run"),
         ({"tier": "lm_other"}, "is named after its file"),
-        ({"seeds": []}, "at least one entry"),
+        ({"seeds": []}, "a list of at least 1"),
         ({"variants": {"ppo": {"algorithm": "vaco", "training": {"delta": 0.1}}}}, "is not named after its algorithm"),
         (
             {"variants": {"vaco-v": {"algorithm": "vaco", "training": {"delta": 0.1}}}},
@@ -136,7 +136,8 @@ def test_a_key_given_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
 def test_the_plan_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(written(tmp_path))]) == 0
     assert capsys.readouterr().out.count("\n") == 1
-    assert main([str(tmp_path / "lm_none.yaml")]) == 2
+    with pytest.raises(UserError, match="there is no language-model tier"):
+        main([str(tmp_path / "lm_none.yaml")])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vaco.errors import UserError
-from vaco.lm.tokenizer import ALPHABET, CharTokenizer, HubTokenizer
+from vaco.lm.tokenizer import ALPHABET, CharTokenizer, Chat, HubTokenizer
 
 
 @given(st.text(ALPHABET))
@@ -91,13 +91,34 @@ def test_a_hub_tokenizer_applies_its_chat_template() -> None:
     assert HubTokenizer(inner, "words").prompt("two") == "[user] two\n[assistant] "
 
 
-@pytest.mark.parametrize(
-    ("special", "sentence"),
-    [
-        ({"eos_token": "<eos>"}, "the tokenizer of 'words' has no padding token: name one as 'pad_token'"),
-        ({"pad_token": "<pad>"}, "the tokenizer of 'words' has no end token: name one as 'eos_token'"),
-    ],
-)
-def test_a_tokenizer_without_padding_or_end_is_refused(special: dict[str, str], sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        HubTokenizer(word_tokenizer(**special), "words")
+def test_a_tokenizer_without_padding_pads_with_its_end() -> None:
+    tokenizer = HubTokenizer(word_tokenizer(eos_token="<eos>"), "words")
+    assert tokenizer.pad_id == tokenizer.eos_id == 1 and tokenizer.end_ids == (1,)
+
+
+def test_every_declared_end_counts_and_one_is_needed() -> None:
+    tokenizer = HubTokenizer(word_tokenizer(eos_token="<eos>"), "words", ends=[4, 1])
+    assert tokenizer.end_ids == (1, 4) and tokenizer.eos_id == 1
+    assert HubTokenizer(word_tokenizer(pad_token="<pad>"), "words", ends=[4]).eos_id == 4
+    with pytest.raises(UserError, match="the tokenizer of 'words' has no end token: name one as 'eos_token'"):
+        HubTokenizer(word_tokenizer(pad_token="<pad>"), "words")
+
+
+TODAY = "{{ strftime_now('%d %B %Y') }}, {{ date_string }}:{% for m in messages %}{{ m['content'] }}{% endfor %}"
+
+
+def test_a_template_that_prints_the_date_prints_that_of_the_run() -> None:
+    inner = word_tokenizer(eos_token="<eos>")
+    inner.chat_template = TODAY
+    assert HubTokenizer(inner, "words").prompt("two") == "01 January 2026, 01 Jan 2026:two"
+    assert HubTokenizer(inner, "words", chat=Chat("1999-12-31")).prompt("") == "31 December 1999, 31 Dec 1999:"
+
+
+def test_variables_of_a_template_and_the_choice_of_one() -> None:
+    inner = word_tokenizer(eos_token="<eos>")
+    inner.chat_template = {"default": "{% if thinking %}hm {% endif %}a", "tools": "b"}
+    assert HubTokenizer(inner, "words", chat=Chat(options={"thinking": True})).prompt("") == "hm a"
+    assert HubTokenizer(inner, "words", chat=Chat(options={"chat_template": "tools"})).prompt("") == "b"
+    inner.chat_template = {"one": "a", "other": "b"}
+    with pytest.raises(UserError, match=r"chat template of 'words' cannot be filled in .*give chat_options"):
+        HubTokenizer(inner, "words").prompt("")

@@ -14,13 +14,15 @@ import torch
 import yaml
 from lm_helpers import SIZE, small_config
 
-import vaco.lm.train as training
+import vaco.lm.run as running
 from vaco.errors import UserError
 from vaco.lm import rounds, state
 from vaco.lm.config import LMConfig, build_lm
+from vaco.lm.run import Run
 from vaco.lm.task import Problem, Task
-from vaco.lm.train import Run, evaluation_grid, train
-from vaco.lm.warm import parameters, with_flaws
+from vaco.lm.train import evaluate_if_due, evaluation_grid, train
+from vaco.lm.warm import with_flaws
+from vaco.lm.weights import parameters
 from vaco.runs import checkpoint
 
 CLOCKS = ["wall_seconds", "generate_seconds", "recompute_seconds", "update_seconds"]
@@ -52,8 +54,8 @@ class Parity:
 
 @pytest.fixture
 def rewarded(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = training.make_task
-    monkeypatch.setattr(training, "make_task", lambda *given: Parity(made(*given)))
+    made = running.make_task
+    monkeypatch.setattr(running, "make_task", lambda *given: Parity(made(*given)))
 
 
 VARIANTS = [
@@ -75,14 +77,14 @@ def test_the_same_command_gives_the_same_bits_and_so_does_a_run_that_was_stopped
     # Stopped after every third update, with everything carried through the bytes of a checkpoint.
     run = Run(config)
     while run.update < config.updates:
-        run.evaluate_if_due()
-        run.advance()
+        evaluate_if_due(run)
+        rounds.advance(run)
         if run.update % 3 == 0:
             packed = checkpoint.pack(state.arrays(run), state.facts(run))
             run = Run(config)
             arrays, meta = checkpoint.unpack(packed)
             state.restore(run, meta, arrays)
-    run.evaluate_if_due()
+    evaluate_if_due(run)
     final = checkpoint.read(tmp_path / "whole" / "policy.safetensors")[0]
     assert all(np.array_equal(final[name], value) for name, value in parameters(run.model).items())
     expected = tables(tmp_path / "whole")
@@ -120,8 +122,8 @@ def test_a_round_abandoned_leaves_the_run_as_it_was(rewarded: None) -> None:
     config = small_config(minibatches=2, lag=2)
     plain, disturbed = Run(config), Run(config)
     with pytest.raises(rounds.Abandoned):
-        disturbed.advance(lambda: True)
-    rows = [[run.advance() for _ in range(4)] for run in (plain, disturbed)]
+        rounds.advance(disturbed, lambda: True)
+    rows = [[rounds.advance(run) for _ in range(4)] for run in (plain, disturbed)]
     for a, b in zip(*rows, strict=True):
         assert {k: v for k, v in a.items() if k not in CLOCKS} == {k: v for k, v in b.items() if k not in CLOCKS}
 
@@ -156,7 +158,7 @@ def test_older_policies_generate_where_the_buffer_holds_them() -> None:
     run = Run(small_config(minibatches=2, lag=3, updates=12, prompts=8))
     ages = set()
     for _ in range(12):
-        run.advance()
+        rounds.advance(run)
         assert run.round is not None
         ages |= set((run.update - 1 - (run.update - 1) % 2 - run.round.versions).tolist())
     assert ages == {0, 2, 4}  # updates; a round is two of them
@@ -165,7 +167,7 @@ def test_older_policies_generate_where_the_buffer_holds_them() -> None:
 def test_minibatches_share_a_round_out_in_whole_groups() -> None:
     config = small_config(minibatches=4)
     run = Run(config)
-    run.advance()
+    rounds.advance(run)
     assert run.round is not None
     rows = [rounds.rows_of(run.round, place, place + 1, config).tolist() for place in range(4)]
     assert sorted(row for part in rows for row in part) == list(range(64))
@@ -178,7 +180,7 @@ def test_a_full_gpu_is_one_sentence(tmp_path: Path, rewarded: None, monkeypatch:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
-    monkeypatch.setattr(training.Learner, "step", full)
+    monkeypatch.setattr(running.Learner, "step", full)
     with pytest.raises(UserError, match=r"memory was full after update 0: lower tokens_at_once \(now 16,384\)"):
         train(small_config(), tmp_path / "run", quiet=True)
 
@@ -186,7 +188,7 @@ def test_a_full_gpu_is_one_sentence(tmp_path: Path, rewarded: None, monkeypatch:
 def test_half_precision_trains_from_data_close_to_on_policy(rewarded: None) -> None:
     run = Run(small_config(precision="bfloat16", minibatches=2))
     before = parameters(run.model)
-    first, second = run.advance(), run.advance()
+    first, second = rounds.advance(run), rounds.advance(run)
     # bfloat16 rounds generation and training differently, but by far less than a threshold.
     assert first["total_lag"] < 0.02 and first["ess"] > 0.99 and second["forward_lag"] > first["forward_lag"]
     after = parameters(run.model)
@@ -196,7 +198,7 @@ def test_half_precision_trains_from_data_close_to_on_policy(rewarded: None) -> N
 
 def test_decoupled_ppo_evaluates_its_proximal_policy_every_few_updates(rewarded: None) -> None:
     run = Run(small_config(algorithm="decoupled", minibatches=8, proximal_updates=2, learning_rate=5e-3))
-    lags = [run.advance()["forward_lag"] for _ in range(8)]
+    lags = [rounds.advance(run)["forward_lag"] for _ in range(8)]
     # Measured against the proximal policy: none where it was evaluated just before.
     assert max(lags[0::2]) < 1e-6 < min(lags[1::2])
 
@@ -217,8 +219,13 @@ def test_flaws_add_up_and_reach_the_answer() -> None:
         ({"algorithm": "pppo"}, "did you mean 'ppo'"),
         ({"samples": 1}, "at least 2"),
         ({"eval_points": 9}, "more than the 8 updates"),
-        ({"task_options": "["}, "must be a mapping"),
+        ({"task_options": "["}, "task_options is not valid YAML"),
+        ({"task_options": "7"}, "must be a mapping"),
         ({"level": "sequence", "algorithm": "tba"}, "has no ratio"),
+        ({"level": "sequence", "algorithm": "dppo"}, "could ever mask it"),
+        ({"level": "product", "algorithm": "dppo"}, "could ever mask it"),
+        ({"level": "sequence", "denominator": "constant"}, "takes the mean over responses"),
+        ({"warm_flaw": 0.1, "task": "gsm8k", "task_options": "{}"}, "only worked solutions of chain_sum"),
         ({"advantage": "grp"}, "did you mean 'grpo'"),
     ],
 )

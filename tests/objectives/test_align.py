@@ -277,6 +277,7 @@ def test_the_table_of_alignments() -> None:
         "none": (None, False),
         "once": ("learner", False),
         "continuous": ("current", True),
+        "divergence": ("current", True),
     }
     assert all(row.name == name and row.formula for name, row in ALIGNMENTS.items())
 

@@ -14,7 +14,15 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
 from vaco.objectives.divergence import gaussian_kl
-from vaco.objectives.filters import DEFAULTS, FILTERS, FilterSettings, Samples, adapt_kl_coefficient, shrunk_clip
+from vaco.objectives.filters import (
+    DEFAULTS,
+    FILTERS,
+    FilterSettings,
+    Samples,
+    adapt_kl_coefficient,
+    adapt_step_size,
+    shrunk_clip,
+)
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -71,9 +79,11 @@ def slow_filter(
             coefficient = proximal * (advantage - abs(advantage) * (proximal - 1) / s.clip)
         elif name == "truncated":
             coefficient = min(s.truncation, ratio) * advantage
+        elif name == "mdpo":
+            coefficient = ratio * (advantage - math.log(ratio / learner) / (1 - s.progress))
         else:
             assert name in ("none", *PENALISED), f"write the slow version of the new filter '{name}'"
-        if s.ratio_cap and name not in ("spo", "spo_proximal", "truncated"):
+        if s.ratio_cap and name not in ("spo", "spo_proximal", "truncated", "mdpo"):
             coefficient = min(ratio / learner if name == "proximal_clip" else ratio, s.ratio_cap) * advantage
         coefficients.append(coefficient if keep else 0.0)
         keeps.append(keep)
@@ -93,6 +103,7 @@ def slow_filter(
     age=st.sampled_from([0.0, 0.5, 3.0]),
     cap=st.sampled_from([0.0, 1.0, 1.5]),
     lag=st.sampled_from([0.0, 0.05, 0.4]),
+    progress=st.sampled_from([0.0, 0.5, 0.99]),
 )
 def test_filters_equal_the_loop(
     name: str,
@@ -106,6 +117,7 @@ def test_filters_equal_the_loop(
     age: float,
     cap: float,
     lag: float,
+    progress: float,
 ) -> None:
     x = draw(seed, shape, dtype)
     if weighting != "none":
@@ -113,8 +125,9 @@ def test_filters_equal_the_loop(
         weights = {"mask": (weights < 0.6).to(dtype), "weights": weights, "all dead": weights * 0}[weighting]
         x = x._replace(weights=weights)
     chosen = FilterSettings(
-        delta=delta, clip=clip, truncation=truncation, ratio_cap=cap, kl_coefficient=0.7, mean_age=age, backward_lag=lag
-    )
+        delta=delta, clip=clip, truncation=truncation, ratio_cap=cap, kl_coefficient=0.7, mean_age=age,
+        backward_lag=lag, progress=progress,
+    )  # fmt: skip
     copies = [tensor.clone() for tensor in x[:3]]
     got = FILTERS[name].function(x, chosen)
     flat = (torch.ones(shape, dtype=dtype) if x.weights is None else x.weights).flatten()
@@ -344,7 +357,7 @@ def test_which_filters_have_a_weight_to_truncate() -> None:
     """All whose formula begins with it; the others refuse the setting (`RunConfig`)."""
     for name, entry in FILTERS.items():
         assert (entry.weight is not None) == entry.formula.startswith(("c = ρA", "c = uA")), name
-    assert set(FILTERS) - set(CAPPED) == {"spo", "spo_proximal", "truncated"}
+    assert set(FILTERS) - set(CAPPED) == {"spo", "spo_proximal", "truncated", "mdpo"}
 
 
 @pytest.mark.parametrize("name", CAPPED)
@@ -464,6 +477,13 @@ def test_adaptive_kl_coefficient(measured: float, wanted: float) -> None:
     assert adapt_kl_coefficient(2.0, measured, 0.03) == wanted
 
 
+@pytest.mark.parametrize(
+    ("lag", "wanted"), [(0.0101, 2 / 1.03), (0.01, 2.0), (0.0051, 2.0), (0.005, 2.0), (0.0049, 2.06)]
+)
+def test_geppos_step_size_keeps_the_forward_lag_below_half_the_clip(lag: float, wanted: float) -> None:
+    assert adapt_step_size(2.0, lag, clip=0.02) == pytest.approx(wanted)
+
+
 def test_adaptive_kl_coefficient_stays_within_reach() -> None:
     low = high = 1.0
     for _ in range(100):
@@ -481,3 +501,18 @@ def test_nothing_carries_a_gradient(name: str) -> None:
     got = FILTERS[name].function(x, DEFAULTS)
     assert not got.coefficient.requires_grad
     assert not got.statistic.requires_grad
+
+
+@pytest.mark.parametrize("name", list(FILTERS))
+def test_a_filter_reads_the_settings_that_it_declares(name: str) -> None:
+    read: set[str] = set()
+
+    class Heard(FilterSettings):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    own = FILTERS[name].settings
+    FILTERS[name].function(draw(3), Heard(own=own and own()))
+    assert read & {"delta", "clip", "truncation"} == set(FILTERS[name].reads or ())
+    assert ("kl_coefficient" in read) == (FILTERS[name].penalty is not None)

@@ -44,7 +44,7 @@ def test_the_whole_factorial_parses(pair: str) -> None:
 
 
 def test_the_factorial_has_the_contracts_rows() -> None:
-    assert set(ALIGNMENTS) == {"none", "once", "continuous"}
+    assert set(ALIGNMENTS) == {"none", "once", "continuous", "divergence"}
     contract = {"clip", "tv", "tv_total", "tv_proximal", "kl", "spo", "truncated", "centred_clip", "none"}
     assert set(FILTERS) >= contract | {"decoupled_clip", "kl_total", "centred_clip_fixed", "centred_clip_lag"}
 

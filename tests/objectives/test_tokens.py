@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vaco.errors import UserError
+from vaco.objectives import regressions
 from vaco.objectives import tokens as rules
 from vaco.objectives.filters import FILTERS, FilterSettings, Samples
 from vaco.objectives.tokens import NOT_FOR_TOKENS, TOKEN_FILTERS, Tokens, TokenSettings
@@ -155,14 +156,14 @@ def test_regressions_ascend_minus_the_gradient_of_their_losses() -> None:
         return ((partition + x - other - rewards / b) ** 2).sum()
 
     expected = -finite_difference(tba, logp) * b / 2
-    assert torch.allclose(rules.tba_coefficient(rewards, logp - other, b), expected)
+    assert torch.allclose(regressions.tba_coefficient(rewards, logp - other, b), expected)
 
     def oapl(x: Tensor) -> Tensor:
         value = b * (rewards / b).exp().mean(-1, keepdim=True).log()
         return ((b * (x - other) - (rewards - value)) ** 2).sum()
 
     expected = -finite_difference(oapl, logp) / (2 * b)
-    assert torch.allclose(rules.oapl_coefficient(rewards, logp - other, b), expected)
+    assert torch.allclose(regressions.oapl_coefficient(rewards, logp - other, b), expected)
 
 
 def test_names() -> None:

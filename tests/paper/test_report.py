@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vaco.errors import UserError
-from vaco.report import paper
+from vaco.report.prose import paper
 
 ROOT = Path(__file__).parents[2]
 typst = pytest.importorskip("typst", reason="the report is compiled with Typst")
@@ -77,20 +77,20 @@ def test_with_nothing_computed_it_says_so(repository: Path) -> None:
     assert out.read_bytes().startswith(b"%PDF") and pages(out) > 4
     shown = text(repository)
     assert "not found" not in shown and shown.count("not yet computed") > 40
-    assert "snakemake figure3 --config tier=desk" in shown
+    assert "snakemake aggregate_scores --config tier=desk" in shown
 
 
 def test_with_everything_it_shows_it(repository: Path) -> None:
-    for name in ("figure1", "figure2"):
+    for name in ("policy_ages", "filter_and_alignment"):
         for suffix in ("pdf", "json"):
-            source = ROOT / "paper" / "figures" / "schematic" / f"{name}.{suffix}"
-            target = repository / "paper" / "figures" / "schematic" / source.name
+            source = ROOT / "paper" / "figures" / "demonstrations" / f"{name}.{suffix}"
+            target = repository / "paper" / "figures" / "demonstrations" / source.name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
     figures = repository / "paper" / "figures" / "tiny"
     figures.mkdir()
-    shutil.copy(ROOT / "paper" / "figures" / "schematic" / "figure1.pdf", figures / "figure3.pdf")
-    (figures / "figure3.json").write_text(json.dumps({"caption": "Three seeds, by a test."}))
+    shutil.copy(ROOT / "paper" / "figures" / "demonstrations" / "policy_ages.pdf", figures / "aggregate_scores.pdf")
+    (figures / "aggregate_scores.json").write_text(json.dumps({"caption": "Three seeds, by a test."}))
     tables = repository / "paper" / "tables" / "tiny"
     tables.mkdir(parents=True)
     (tables / "score_table.csv").write_text("task,method,K,score\nHopper-v5,A # method $x$ _y_,4,0.125\n")
@@ -111,7 +111,7 @@ def test_with_everything_it_shows_it(repository: Path) -> None:
     assert re.search(r"Finished are 12 of not yet computed planned runs", shown)
     # Text of a table is text: nothing in it is read as markup.
     assert "A # method $x$ _y_" in shown and "0.125" in shown
-    assert "snakemake schematic" not in shown, "the figure is there"
+    assert "snakemake demonstrations" not in shown, "the figure is there"
     assert out.stat().st_size > 100_000 and pages(out) > 4
 
 

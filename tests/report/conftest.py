@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from synthetic import write_archive
 
-from vaco.report import aggregate, estimates
-from vaco.runs.tiers import Tier, load_tier
+from vaco.campaign.tiers import Tier, load_tier
+from vaco.report.tables import aggregate, estimates
 
 SMALL = """
 tier: small

@@ -16,9 +16,9 @@ import pandas as pd
 import pyarrow as pa
 
 from vaco.archive import Archive, Entry, write
-from vaco.runs.archives import plan_hash
-from vaco.runs.identity import SCHEMA
-from vaco.runs.tiers import RunSpec, Tier
+from vaco.campaign.archives import plan_hash
+from vaco.campaign.tiers import RunSpec, Tier
+from vaco.runs.identity import EVALUATION_VERSION, SCHEMA
 
 RANDOM_RETURN = {"HalfCheetah-v5": -280.0, "Hopper-v5": 18.0, "InvertedPendulum-v5": 6.0}
 GOOD_RETURN = {"HalfCheetah-v5": 1500.0, "Hopper-v5": 1400.0, "InvertedPendulum-v5": 900.0}
@@ -76,6 +76,7 @@ def reference(env: str) -> dict[str, Any]:
         "std": float(np.std(returns)),
         "returns": returns,
         "seed": 0,
+        "evaluation_version": EVALUATION_VERSION,
     }
 
 

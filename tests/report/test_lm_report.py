@@ -6,20 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from vaco.archive import Archive, Entry, write
 from vaco.errors import UserError
-from vaco.report import figure5, lm_aggregate, lm_cost, lm_curves, lm_methods, lm_style
-from vaco.report.lm_cost import proximal_shares, step_parts
-from vaco.report.lm_numbers import from_language
-from vaco.report.lm_stats import final_accuracy, of_grid
-from vaco.report.tables import Tables
+from vaco.report.figures import language_models, lm_cost, lm_curves, lm_methods, lm_style
+from vaco.report.figures.lm_cost import proximal_shares, step_parts
+from vaco.report.prose.lm_numbers import from_language
+from vaco.report.tables import lm_aggregate, lm_caption
+from vaco.report.tables.lm_stats import final_accuracy, of_grid
+from vaco.report.tables.read import Tables
 
 ALGORITHMS, COUNTS, SEEDS = ("ppo", "vaco", "decoupled", "a3po"), (1, 4), (0, 1, 2)
 TRAINING = {
     "updates": 64,
+    "new_tokens": 12,
+    "cut_responses": "no_reward",
     "prompts": 4,
     "samples": 8,
     "task": "chain_sum",
@@ -108,7 +112,7 @@ def test_final_accuracies_are_means_over_seeds_of_the_last_point(tables: Path) -
     assert np.isnan(one["low"]) and np.isnan(one["high"])
 
 
-@pytest.mark.parametrize("module", [figure5, lm_curves, lm_methods, lm_cost], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [language_models, lm_curves, lm_methods, lm_cost], ids=lambda m: m.__name__)
 def test_every_figure_is_drawn_and_says_what_it_is_not(module: Any, tables: Path, tmp_path: Path) -> None:
     stem = tmp_path / "out" / "figure"
     assert module.main(["--tables", str(tables), "--out", str(stem)]) == 0
@@ -187,3 +191,14 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path, change: di
     archive = write_archive(tmp_path, change=lambda cell: change if cell == ("vaco", 1, 2) else {})
     with pytest.raises(UserError, match=words):
         lm_aggregate.aggregate(plan(), archive)
+
+
+def test_a_mismatch_of_engine_and_learner_is_split_off_in_captions() -> None:
+    updates = pd.DataFrame({"mismatch": [0.02, 0.04], "backward_lag": [0.0, 0.0], "forward_lag": [0.1, 0.3]})
+    text = lm_caption.split(updates)
+    assert "0.0300 is that mismatch, 0.0000 backward lag and 0.2000 forward lag" in text
+    assert "backward" not in lm_caption.split(updates.assign(backward_lag=float("nan")))
+    assert lm_caption.split(updates.assign(mismatch=0.0)) == lm_caption.split(updates[["forward_lag"]]) == ""
+    training = {"updates": 64, "proximal_updates": 4, "precision": "bfloat16"}
+    assert "by what generation and learner compute differently" in language_models._rounds(training, [1, 4])
+    assert "no ratio leaves 1" in language_models._rounds({**training, "precision": "float32"}, [1, 4])

@@ -7,9 +7,10 @@ import pytest
 
 from vaco.archive import Entry
 from vaco.errors import UserError
-from vaco.report import hyperparameters, style
-from vaco.report.plan import Cell
-from vaco.report.runs import Run, configurations
+from vaco.report.tables import hyperparameters
+from vaco.report.tables.methods import LOOKS, PAIRS, centred_label, look
+from vaco.report.tables.plan import Cell
+from vaco.report.tables.runs import Run, configurations
 
 
 def run(seed: int, **config: object) -> Run:
@@ -31,10 +32,10 @@ def test_a_setting_that_did_not_exist_yet_is_no_exception() -> None:
 
 
 def test_every_method_of_the_comparison_has_a_look_of_its_own() -> None:
-    looks = [*style.LOOKS.values(), *style.PAIRS.values()]
+    looks = [*LOOKS.values(), *PAIRS.values()]
     for attribute in ("colour", "marker", "dashes", "label"):
         assert len({getattr(one, attribute) for one in looks}) == len(looks), attribute
-    assert all(style.look(pair) is look for pair, look in style.PAIRS.items())
+    assert all(look(pair) is known for pair, known in PAIRS.items())
 
 
 def test_labels_say_what_the_trust_region_is_centred_on() -> None:
@@ -45,6 +46,6 @@ def test_labels_say_what_the_trust_region_is_centred_on() -> None:
         "vaco-delta0.4": "VACO (π_T) δ = 0.4", "beta-delta0.4": "VACO (β) δ = 0.4", "impala": "IMPALA",
         "geppo": "Centred clip by age (π_T)", "continuous+tv": "continuous + tv",
     }  # fmt: skip
-    assert {name: style.centred_label(name, methods) for name in wanted} == wanted
-    every = [style.centred_label(name) for name in (*style.LOOKS, *style.PAIRS)]
+    assert {name: centred_label(name, methods) for name in wanted} == wanted
+    every = [centred_label(name) for name in (*LOOKS, *PAIRS)]
     assert len(set(every)) == len(every)

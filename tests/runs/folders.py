@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from vaco import archive
 from vaco.archive import Entry
+from vaco.campaign import archives
 from vaco.lm.kind import kind_of_tier
-from vaco.runs import archives, checkpoint, provenance, tables
+from vaco.runs import checkpoint, provenance, tables
 from vaco.runs.config import build
 from vaco.runs.folder import RunFolder
-from vaco.runs.identity import RunId
+from vaco.runs.identity import EVALUATION_VERSION, RunId
 
 FINAL = ["evals.parquet", "manifest.json", "phases.parquet", "policy.safetensors"]
 CONFIG = {"env": "HalfCheetah-v5", "delta": 0.2, "seed": 0, "hidden": (64, 64)}
@@ -60,7 +61,7 @@ import sys
 from pathlib import Path
 from vaco.runs.config import build
 from vaco.runs.folder import RunFolder
-from vaco.runs.identity import RunId
+from vaco.runs.identity import EVALUATION_VERSION, RunId
 with RunFolder(Path(sys.argv[1]), RunId("h", 1), config={}, rebuild=build):
     print("ready", flush=True)
     sys.stdin.readline()
@@ -154,7 +155,8 @@ def reference(env: str, episodes: int = 100, seed: int = 0) -> dict[str, Any]:
     """What `vaco evaluate --random` writes."""
     returns = np.random.default_rng(1).normal(18, 5, episodes).tolist()
     own = {"env": env, "policy": "uniform random", "episodes": episodes, "seed": seed, "returns": returns}
-    return own | {"mean": float(np.mean(returns)), "std": float(np.std(returns))}
+    own |= {"mean": float(np.mean(returns)), "std": float(np.std(returns))}
+    return own | {"evaluation_version": EVALUATION_VERSION}
 
 
 def write_archive(tier: Any, folder: Path, entries: list[Entry] | None = None) -> Path:

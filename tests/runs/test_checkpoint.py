@@ -7,7 +7,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,7 @@ class TestSaveAndLoad:
         assert warnings == [
             f"checkpoint {paths[3].name} is damaged (it is not a whole checkpoint, SafetensorError); "
             "using the previous good one",
-            f"checkpoint {paths[2].name} is damaged (it is not a whole checkpoint, JSONDecodeError); "
+            f"checkpoint {paths[2].name} is damaged (it is not a whole checkpoint, SafetensorError); "
             "using the previous good one",
         ]
 
@@ -393,3 +394,48 @@ for folder in (Path("."), Path("new")):
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(tmp_path, progress=1, arrays=small(), meta={})
         assert names(tmp_path) == []
+
+
+class TestStreaming:
+    """Files are written and read one array at a time."""
+
+    def test_the_bytes_are_those_of_the_library(self) -> None:
+        many = {f"{kind}.{n}": np.arange(n).astype(kind) for kind in DTYPES for n in (0, 1, 5)}
+        arrays = {**many, "grid": np.ones((2, 3), ">f8").T, "π/ü": np.ones(2), "Z": np.ones(1)}
+        content = {"text": 'a "quoted" line\n', "π": 1.5}
+        ours = checkpoint.pack(arrays, content)
+        said = json.loads(ours[8 : 8 + int.from_bytes(ours[:8], "little")])
+        plain = {name: np.asarray(a, np.asarray(a).dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
+        assert ours == safetensors.numpy.save(plain, said["__metadata__"])
+
+    def test_arrays_may_be_made_when_asked_for(self, tmp_path: Path) -> None:
+        class Lazy(Mapping[str, Any]):
+            alive, most = 0, 0
+
+            def __getitem__(self, name: str) -> Any:
+                Lazy.alive += 1
+                Lazy.most = max(Lazy.most, Lazy.alive)
+                array = np.full(1000, float(name))
+                weakref.finalize(array, lambda: setattr(Lazy, "alive", Lazy.alive - 1))
+                return array
+
+            def __iter__(self) -> Iterator[str]:
+                return iter([str(n) for n in range(20)])
+
+            def __len__(self) -> int:
+                return 20
+
+        checkpoint.save(tmp_path, progress=1, arrays=Lazy(), meta={})
+        found = checkpoint.load_latest(tmp_path, warn=lambda _: None)
+        assert found is not None and all((array == float(name)).all() for name, array in found[1].items())
+        assert len(found[1]) == 20 and Lazy.most <= 3
+
+    def test_an_array_that_changes_is_not_written(self, tmp_path: Path) -> None:
+        class Growing(dict[str, Any]):
+            def __getitem__(self, name: str) -> Any:
+                self["x"] = np.ones(len(super().__getitem__("x")) + 1)
+                return super().__getitem__("x")
+
+        with pytest.raises(ValueError, match="changed"):
+            checkpoint.save(tmp_path, progress=1, arrays=Growing(x=np.ones(1)), meta={})
+        assert not list(tmp_path.iterdir())

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from vaco.errors import UserError
-from vaco.runs.config import RunConfig, build, meanings, parse_assignment, read_settings
+from vaco.objectives.filters import FILTERS
+from vaco.runs.config import (
+    RunConfig,
+    build,
+    meanings,
+    parse_assignment,
+    parse_assignments,
+    read_settings,
+)
+from vaco.runs.reads import require_read
 
 
 def test_the_defaults_are_those_of_the_issue() -> None:
@@ -61,7 +70,7 @@ def test_the_place_of_a_run_is_its_words_and_its_identity() -> None:
         ({"epochs": 2.5}, "epochs is 2.5, but it must be a whole number"),
         ({"epochs": 10**400}, "epochs is a number too large for any run"),
         ({"hidden": [64, 1.5]}, "hidden[1] is 1.5, but it must be a whole number such as 64"),
-        ({"backend": 3}, "backend is 3, but it must be a word such as 'batched'"),
+        ({"backend": 3}, "backend is 3, but it must be a word such as 'auto'"),
         ({3: 4}, "there is no setting '3'"),
         ({"lag": 0, "epoch": 3}, "there is no setting 'epoch': did you mean 'epochs'?"),
         ({"epochs": True}, "epochs is True, but it must be a whole number"),
@@ -108,8 +117,25 @@ def test_a_key_given_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
     path.write_text("epochs: 3\nclip: 0.1\n'epochs': 4\n")
     with pytest.raises(UserError, match=r"settings\.yaml: the key 'epochs' is given twice, in lines 1 and 3: keep one"):
         read_settings(path)
+    for text in ("{1: a, 0x1: b}", "{true: a, True: b}", "{<<: {a: 1}, <<: {b: 2}}", "a: {b: {c: 1, c: 2}}"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="is given twice, in lines 1 and 1"):
+            read_settings(path)
     path.write_text("defaults: &given {epochs: 3, clip: 0.1}\nown: {<<: *given, epochs: 4}\n")
     assert read_settings(path)["own"] == {"epochs": 4, "clip": 0.1}
+
+
+def test_a_setting_given_twice_on_a_command_line_is_refused() -> None:
+    assert parse_assignments(["epochs=3", "clip=0.1"], {"env": "Ant-v5", "seed": None, "lag": 0}) == {
+        "env": "Ant-v5",
+        "lag": 0,
+        "epochs": 3,
+        "clip": 0.1,
+    }
+    with pytest.raises(UserError, match="epochs is given twice, as '--set epochs=' and as '--set epochs=3'"):
+        parse_assignments(["epochs=3", "epochs=3"], {})
+    with pytest.raises(UserError, match="eval_points is given twice, as '--eval-points' and as '--set eval_points=2'"):
+        parse_assignments(["eval_points=2"], {"eval_points": 1})
 
 
 @pytest.mark.parametrize("content", [b"env: \xff", b"env: 2024-99-99", b"env: &x [*x]", b"env: " + b"[" * 9999])
@@ -133,3 +159,70 @@ def test_settings_are_values_that_stay_checked() -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_settings(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "words"),
+    [
+        ("vaco", {"clip": 0.3}, "clip is 0.3, but 'vaco' does not read it"),
+        ("ppo", {"delta": 1}, "delta is 1.0, but 'ppo' does not read it"),
+        ("ppo", {"trigger": "phase"}, "trigger is phase, but 'ppo' does not read it"),
+        ("vaco", {"truncation": 2}, "truncation is 2.0"),
+        ("once+truncated", {"truncation": 2}, ""),
+        ("ppo", {"rho_bar": 2}, "rho_bar is 2.0"),
+        ("ppo", {"c_bar": 0.5}, "c_bar is 0.5"),
+        ("vaco", {"rho_bar": 2, "c_bar": 2, "delta": 1, "trigger": "phase"}, ""),
+        ("spo", {"clip": 0.3}, ""),
+        ("vaco", {"kl_coefficient": 2}, "kl_coefficient is 2.0"),
+        ("vaco", {"kl_adaptive": False}, "kl_adaptive is False"),
+        ("ppo_kl", {"kl_adaptive": False, "kl_target": 1}, "kl_target is 1.0, but 'ppo_kl' without kl_adaptive does"),
+        ("ppo_kl", {"kl_coefficient": 2, "kl_target": 1}, ""),
+        (
+            "vaco",
+            {"observation_clip": 3, "normalise_observations": False},
+            "observation_clip is 3.0, but a run without",
+        ),
+        ("vaco", {"reward_clip": 3, "normalise_rewards": False}, "reward_clip is 3.0, but a run without"),
+        ("vaco", {"reward_clip": 3, "observation_clip": 3, "clip": 0.2}, ""),
+    ],
+)
+def test_what_a_run_would_ignore_is_refused(algorithm: str, settings: dict[str, Any], words: str) -> None:
+    config = build({"algorithm": algorithm, **settings})
+    if not words:
+        require_read(config)
+        return
+    with pytest.raises(UserError, match=words):
+        require_read(config)
+
+
+def test_a_filter_from_elsewhere_that_does_not_say_what_it_reads_is_not_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(FILTERS, "own", dataclasses.replace(FILTERS["clip"], name="own", reads=None))
+    require_read(build({"algorithm": "once+own", "clip": 0.1, "delta": 0.1, "truncation": 2}))
+
+
+def test_a_schedule_is_part_of_what_a_run_is() -> None:
+    plain = build({"lag": 16})
+    assert plain == build({"lag": "16"}) == build({"lag": "uniform:16"}) == build({"schedule": "uniform:16"})
+    assert plain.place.split("/")[2] == "lag16" and plain.hash == "222f6d08adbea85a"
+    queue = build({"lag": "fifo:8"})
+    assert (queue.lag, queue.schedule, queue.place.split("/")[2]) == (9, "fifo:8", "fifo-8")
+    assert build(queue.resolved()) == queue == build({"schedule": "fifo:08"})
+    assert build({"lag": "9", "schedule": "fifo:8"}) == queue  # as the workflow writes it
+    assert queue.hash not in (plain.hash, build({"lag": 9}).hash)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lag": 3, "schedule": "fifo:8"}, "lag is 3, but the schedule fifo:8 holds 9 policies: leave lag out"),
+        ({"lag": "uniform:4", "schedule": "fifo:8"}, "the schedule is given twice"),
+        ({"lag": "lifo:8"}, "the lag is 'lifo:8', but it must be a whole number K or one of uniform:K, fifo:AGE"),
+        ({"schedule": 3}, "schedule is 3, but it must be a word"),
+    ],
+)
+def test_schedules_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(settings)
+    assert words in str(caught.value) and "\n" not in str(caught.value)

@@ -150,7 +150,7 @@ class TestMachines:
         for _ in range(2):  # killed once more, here
             with at(tmp_path) as folder:
                 assert folder.status() == "resumable"
-        assert capsys.readouterr().err.count("another processor (Another, here") == 1
+        assert capsys.readouterr().err.count("other surroundings (processor: Another, here") == 1
         with at(tmp_path) as folder:
             finish(folder)
         processes = json.loads((tmp_path / "manifest.json").read_text())["processes"]

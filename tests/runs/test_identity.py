@@ -28,12 +28,18 @@ OTHER: dict[str, Any] = {
     "env": "Hopper-v5", "algorithm": "ppo", "backend": "gymnasium", "minibatches": "trajectories",
     "advantage_normalisation": "none", "trigger": "phase", "hidden": (32,), "rho_bar": 2.0, "c_bar": 0.5,
     "trace_decay": 0.9, "discount": 0.9, "minibatch": 1024, "num_envs": 32, "phase_steps": 256,
-    "normaliser_start": "random",
+    "normaliser_start": "random", "filter_options": "{tau: 1}", "align_options": "{tau: 1}",
+    "env_args": ("healthy_reward=2",), "wrappers": ("ClipReward",),
+    "value_hidden": (32,), "activation": "relu", "network": "cnn", "device": "cuda",
+    "schedule": "fifo:3", "engine": "ray", "pull": "step", "slowness": (2.0,),
+    "reuse": (2.0, 1.0), "proximal_decay": 0.9,
 }  # fmt: skip
 OTHER_LM: dict[str, Any] = {
     "task": "gsm8k", "task_options": "{max_terms: 3}", "model": "smollm2", "model_options": "{layers: 3}",
     "algorithm": "ppo", "minibatches": 2, "advantage": "rloo", "level": "sequence", "warm_target": 0.4,
-    "warm_flaw": 0.5, "device": "cuda", "precision": "bfloat16", "updates": 96,
+    "warm_flaw": 0.5, "device": "cuda", "precision": "bfloat16", "updates": 96, "chat_options": "{thinking: true}",
+    "date": "2020-02-29", "cut_responses": "judged", "denominator": "constant",
+    "filter_options": "{tau: 1}", "problems": "epochs", "engine": "process", "engine_precision": "bfloat16",
 }  # fmt: skip
 
 

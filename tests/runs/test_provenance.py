@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,15 @@ class TestManifest:
         if "model name" in (text := Path("/proc/cpuinfo").read_text()):
             assert f": {record['cpu']}\n" in text
 
+    def test_variables_that_choose_instructions_are_recorded_where_they_are_set(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in provenance.ARITHMETIC:
+            monkeypatch.delenv(name, raising=False)
+        assert "environment" not in provenance.machine()
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+        assert provenance.machine()["environment"] == {"ATEN_CPU_CAPABILITY": "default"}
+
     def test_a_package_that_is_not_installed_has_no_version(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "no-such-package"))
         assert self.manifest()["versions"]["no-such-package"] is None
@@ -119,6 +129,13 @@ class TestRevision:
         (tmp_path / "__init__.py").write_text("")
         assert provenance.source_revision(tmp_path) == (None, False)
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+    def test_a_repository_of_somebody_else(self, package: Path) -> None:
+        revision, _ = provenance.source_revision(package)
+        for path in (package.parents[1], *package.parents[1].rglob("*")):
+            os.chown(path, 12345, 12345, follow_symlinks=False)
+        assert revision and provenance.source_revision(package) == (revision, False)
+
     def test_no_git(self, package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
         assert provenance.source_revision(package) == (None, False)
@@ -151,7 +168,7 @@ class TestSourceDigest:
             ("runs/rng.py", True),
             ("lag.py", True),
             ("cli.py", False),
-            ("report/stats.py", False),
+            ("report/tables/stats.py", False),
             ("control/notes.txt", False),
         ],
     )

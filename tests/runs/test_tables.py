@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -49,6 +52,25 @@ class TestParquet:
         assert list(back) == list(table)
         for name, column in table.items():
             assert back[name].dtype == column.dtype and back[name].tobytes() == column.tobytes()
+
+    @settings(max_examples=50, deadline=None)
+    @given(table=any_table())
+    def test_columns_are_those_that_arrow_makes_itself(self, table: dict[str, np.ndarray]) -> None:
+        for column in table.values():
+            got, wanted = tables._arrow(column), pa.array(column)
+            assert (got.type, got.null_count, len(got)) == (wanted.type, 0, len(wanted))
+            bits = [array.to_numpy(zero_copy_only=False).tobytes() for array in (got, wanted)]
+            assert bits[0] == bits[1]
+
+    def test_writing_loads_no_pandas(self, path: Path) -> None:
+        """A third of a second of every run."""
+        code = (
+            "import sys, numpy\nfrom pathlib import Path\nfrom vaco.runs import tables\n"
+            "tables.write_parquet(Path(sys.argv[1]), {'x': numpy.ones(3), 'flag': numpy.ones(3, bool)})\n"
+            "print('pandas' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+        assert done.stdout == "False\n", done.stderr
 
     def test_nan_is_a_number_not_a_gap(self, path: Path) -> None:
         tables.write_parquet(path, {"x": np.array([np.nan, 1.0], np.float32)})
@@ -161,3 +183,9 @@ def test_sha256_of_a_known_text(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert tables.sha256_file(tmp_path / "f") == known
+
+
+def test_a_file_name_that_is_no_utf8_is_kept_in_json(tmp_path: Path) -> None:
+    """As Python has it: a lone surrogate for each byte that could not be read."""
+    tables.write_json(tmp_path / "x.json", {"run": "caf\udce9"})
+    assert tables.read_json(tmp_path / "x.json") == {"run": "caf\udce9"}

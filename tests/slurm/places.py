@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from vaco.runs.tiers import load_tier
+from vaco.campaign.tiers import load_tier
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "scripts" / "slurm-cluster.sh"
@@ -34,7 +34,6 @@ def copy_repository(place: Path) -> None:
     place.mkdir(parents=True)
     for part in PARTS:
         shutil.copytree(ROOT / part, place / part, ignore=OMITTED)
-    shutil.copy(ROOT / "Snakefile", place)
 
 
 class Workplace:
@@ -66,7 +65,9 @@ class Workplace:
     @property
     def environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-        return inherited | {"PYTHONPATH": str(self.place / "src"), "OMP_NUM_THREADS": "1"}
+        # As in an activated environment: a script of ours calls `vaco`.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        return inherited | {"PYTHONPATH": str(self.place / "src"), "OMP_NUM_THREADS": "1", "PATH": path}
 
     def append(self, text: str) -> None:
         """Add entries to the slurm profile."""

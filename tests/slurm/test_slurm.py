@@ -197,14 +197,14 @@ def test_what_the_cluster_would_refuse_is_one_sentence(slurm: None, workplace: C
     assert "names no partition" in said(good.replace("slurm_partition: test", ""), "trial")
     assert "names no partition" in said(good.replace("slurm_partition: test", "slurm_partition: PARTITION"), "trial")
     assert "did you mean 'test'" in said(good.replace("slurm_partition: test", "slurm_partition: tset"), "trial")
-    assert "allows 60" in said(good, "paper")
-    assert "at least 42" in said(good + "set-resources: {train: {runtime: 5}}\n", "paper")
+    assert "allows 60: write job_minutes: 60" in said(good, "paper")
+    assert "at least 5" in said(good + "set-resources: {train: {runtime: 4}}\n", "trial")
     assert "no sbatch" in said(good, "trial", PATH=str(Path(sys.executable).parent))
     # Snakemake itself asks the same before it submits anything.
     profile.write_text(good.replace("slurm_partition: test", "slurm_partition: tset"))
     process = place.start("runs")
     output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1 and "did you mean 'test'" in output and "Traceback" not in output
+    assert process.returncode == 2 and "did you mean 'test'" in output and "Traceback" not in output
     assert not place.jobs() and not place.runs.exists()
 
 

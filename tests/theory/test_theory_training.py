@@ -1,4 +1,4 @@
-"""Lags met in training, read from a table as `vaco.report.aggregate` writes it."""
+"""Lags met in training, read from a table as `vaco.report.tables.aggregate` writes it."""
 
 from __future__ import annotations
 

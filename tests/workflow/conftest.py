@@ -28,9 +28,10 @@ reference: {episodes: 20, seed: 0}
 
 
 def call(folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python module in a copy, on the copy's own source."""
+    """Run an installed command in a copy, on the copy's own source."""
     environment = os.environ | {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1"} | more
-    return subprocess.run([sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True)
+    command = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def snakemake_in(folder: Path) -> Snakemake:
@@ -50,7 +51,6 @@ def repository(tmp_path: Path) -> Path:
     copy.mkdir()
     for part in ("workflow", "profiles", "config", "src", "theory"):
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    shutil.copy(ROOT / "Snakefile", copy)
     (copy / "config" / "tiny.yaml").write_text(TINY)
     return copy
 

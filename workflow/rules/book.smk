@@ -1,49 +1,28 @@
 """The book and the report show what is released, the tracked figures, tables and numbers; what a tier costs here."""
 
-RELEASED = [
-    str(path)
-    for folder in (
-        "paper",
-        "config",
-        "results",
-        "benchmarks/results",
-        "src/vaco",
-        "theory",
-    )
-    for path in sorted(Path(folder).rglob("*"))
-    if path.is_file() and not {"_build", "build", "__pycache__"} & set(path.parts)
-    if not path.is_relative_to(dag.RUNS)
-]
 
-
-rule book:
+use rule command as book with:
     input:
-        RELEASED,
+        lambda wildcards: dag.released(),
     output:
         "paper/book/_build/html/index.html",
     log:
         "logs/book.log",
     conda:
         "../envs/book.yaml"
-    threads: 1
-    shell:
-        "OMP_NUM_THREADS=1 jupyter-book build -W --keep-going paper/book > {log:q} 2>&1"
+    params:
+        command="jupyter-book build -W --keep-going paper/book".split(),
 
 
-rule paper:
+use rule command as paper with:
     input:
-        RELEASED,
+        lambda wildcards: dag.released(),
     output:
         "paper/build/report.pdf",
     log:
         "logs/paper.log",
-    conda:
-        "../envs/vaco.yaml"
-    threads: 1
     params:
-        tier=dag.PROSE_TIERS[0],
-    shell:
-        "python -m vaco.report.paper --tier {params.tier:q} --out {output:q} > {log:q} 2>&1"
+        command=words("python -m vaco.report.prose.paper", tier=PROSE_TIERS[0], out="paper/build/report.pdf"),
 
 
 rule cost_of_tier:
@@ -53,6 +32,5 @@ rule cost_of_tier:
         "logs/cost/{tier}.log",
     conda:
         "../envs/vaco.yaml"
-    threads: 1
     shell:
         "vaco estimate --tier {wildcards.tier:q} > {output:q} 2> {log:q}"

@@ -1,121 +1,114 @@
-"""From tables to figures and typeset tables; workflow/figures.yaml says which reads what. Nothing here can train."""
+"""From tables to figures, typeset tables and prose; workflow/figures.yaml says what reads what. Nothing here can train."""
 
 
-rule figure:
+use rule command as figure with:
     input:
-        lambda wildcards: say(WORK.reads, wildcards.tier, wildcards.name),
+        say(WORK.reads),
     output:
-        pdf=f"{BUILD}/paper/figures/{{tier}}/{{name}}.pdf",
-        png=report(
-            f"{BUILD}/paper/figures/{{tier}}/{{name}}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-            labels={"figure": "{name}", "tier": "{tier}"},
-        ),
-        sidecar=f"{BUILD}/paper/figures/{{tier}}/{{name}}.json",
+        multiext(f"{BUILD}/paper/figures/{{tier}}/{{name}}", ".json", ".pdf"),
+        jobs.shown(f"{BUILD}/paper/figures/{{tier}}/{{name}}.png", "figure", WORK.claim),
     log:
         "logs/{tier}/figures/{name}.log",
     wildcard_constraints:
-        tier="(?!schematic|theory)[^/]+",
-    conda:
-        "../envs/vaco.yaml"
-    threads: 1
+        tier="(?!theory)[^/]+",
     params:
-        tables=lambda wildcards: f"{BUILD}/results/{wildcards.tier}/tables",
-        stem=lambda wildcards, output: os.path.splitext(output.pdf)[0],
-        further=lambda wildcards: WORK.further(wildcards.name),
-        source=lambda wildcards: dag.source(wildcards.name),
-    shell:
-        "python -m vaco.report.{wildcards.name:q} --tables {params.tables:q} --out {params.stem:q} {params.further:q}"
-        " > {log:q} 2>&1"
+        command=lambda wildcards, input, output: WORK.show("figures", wildcards, input, output),
+        source=lambda wildcards: dag.source(f"figures.{wildcards.name}"),
+        claim=lambda wildcards: WORK.claim(wildcards.name),
 
 
-rule typeset:
-    input:
-        lambda wildcards: say(WORK.reads, wildcards.tier, wildcards.name),
+use rule figure as typeset with:
     output:
-        csv=report(
-            f"{BUILD}/paper/tables/{{tier}}/{{name}}.csv",
-            caption="../report/figure.rst",
-            category="Tables",
-            labels={"table": "{name}", "tier": "{tier}"},
-        ),
-        markdown=f"{BUILD}/paper/tables/{{tier}}/{{name}}.md",
-        latex=f"{BUILD}/paper/tables/{{tier}}/{{name}}.tex",
-        sidecar=f"{BUILD}/paper/tables/{{tier}}/{{name}}.json",
+        multiext(f"{BUILD}/paper/tables/{{tier}}/{{name}}", ".json", ".md", ".tex"),
+        jobs.shown(f"{BUILD}/paper/tables/{{tier}}/{{name}}.csv", "table", WORK.claim),
     log:
         "logs/{tier}/typeset/{name}.log",
-    conda:
-        "../envs/vaco.yaml"
-    threads: 1
     params:
-        tables=lambda wildcards: f"{BUILD}/results/{wildcards.tier}/tables",
-        stem=lambda wildcards, output: os.path.splitext(output.csv)[0],
-        further=lambda wildcards: WORK.further(wildcards.name),
-        source=lambda wildcards: dag.source(wildcards.name),
-    shell:
-        "python -m vaco.report.{wildcards.name:q} --tables {params.tables:q} --out {params.stem:q} {params.further:q}"
-        " > {log:q} 2>&1"
+        command=lambda wildcards, input, output: WORK.show("tables", wildcards, input, output),
+        source=lambda wildcards: dag.source(f"tables.{wildcards.name}"),
+        claim=lambda wildcards: WORK.claim(wildcards.name),
 
 
-# Figures 1 and 2 are drawn from small experiments of seconds. Real asynchrony does not repeat, so what was measured is
-# tracked, and made anew only where it is missing.
-rule schematic_figure:
+use rule command as tier_readme with:
     input:
-        lambda wildcards: [
-            WORK.evidence(f"results/schematic/{name}")
-            for name in FIGURES["schematic"][wildcards.name]
-        ],
+        dag.tables("{tier}"),
     output:
-        pdf=f"{BUILD}/paper/figures/schematic/{{name}}.pdf",
-        svg=f"{BUILD}/paper/figures/schematic/{{name}}.svg",
-        png=report(
-            f"{BUILD}/paper/figures/schematic/{{name}}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-            labels={"figure": "{name}", "tier": "none"},
-        ),
-        sidecar=f"{BUILD}/paper/figures/schematic/{{name}}.json",
+        f"{BUILD}/results/{{tier}}/README.md",
     log:
-        "logs/schematic/{name}.log",
-    conda:
-        "../envs/vaco.yaml"
-    threads: 1
+        "logs/{tier}/readme.log",
     params:
-        data=lambda wildcards, input: os.path.dirname(input[0]),
-        stem=lambda wildcards, output: os.path.splitext(output.pdf)[0],
-        source=lambda wildcards: dag.source(wildcards.name),
-    shell:
-        "python -m vaco.report.{wildcards.name:q} --data {params.data:q} --out {params.stem:q} > {log:q} 2>&1"
+        command=lambda wildcards, output: words(
+            "python -m vaco.report.prose.tier_readme", tables=dag.folder(wildcards.tier), out=output[0]
+        ),
+        source=dag.source("prose.tier_readme"),
 
 
-rule schematic_data:
+use rule command as explorer with:
+    input:
+        dag.tables(PROSE_TIERS[0]),
     output:
-        measured=f"{BUILD}/results/schematic/measured.json",
-        asynchrony=f"{BUILD}/results/schematic/asynchrony.json",
-        method=f"{BUILD}/results/schematic/method.json",
+        f"{BUILD}/paper/book/explorer/data.html",
     log:
-        "logs/schematic/data.log",
+        "logs/explorer.log",
+    params:
+        command=lambda wildcards, output: words(
+            "python -m vaco.report.tables.explorer", tables=dag.folder(PROSE_TIERS[0]), out=output[0]
+        ),
+        source=dag.source("tables.explorer"),
+
+
+use rule command as numbers with:
+    input:
+        [table for tier in PROSE_TIERS for table in dag.tables(tier)],
+        lambda wildcards: dag.measured("results/theory/*.json", "benchmarks/results/*.json"),
+    output:
+        f"{BUILD}/paper/numbers.json",
+    log:
+        "logs/numbers.log",
+    params:
+        command=lambda wildcards, output: words(
+            "python -m vaco.report.prose.numbers --theory results/theory --benchmarks benchmarks/results",
+            tables=dag.folder(PROSE_TIERS[0]),
+            language=dag.folder(PROSE_TIERS[1]),
+            out=output[0],
+        ),
+        source=dag.source("prose.numbers"),
+
+
+rule demonstration_data:
+    output:
+        measured=f"{BUILD}/results/demonstrations/measured.json",
+        asynchrony=f"{BUILD}/results/demonstrations/asynchrony.json",
+        method=f"{BUILD}/results/demonstrations/method.json",
+    log:
+        "logs/demonstrations/data.log",
     conda:
         "../envs/vaco.yaml"
-    threads: 1
     shell:
-        "(export OMP_NUM_THREADS=1; python -m vaco.schematic.measure --out {output.measured:q} &&"
-        " python -m vaco.schematic.asynchrony --measured {output.measured:q} --out {output.asynchrony:q} &&"
-        " python -m vaco.schematic.method --out {output.method:q}) > {log:q} 2>&1"
+        "(python -m vaco.demonstrations.measure --out {output.measured:q} &&"
+        " python -m vaco.demonstrations.asynchrony --measured {output.measured:q} --out {output.asynchrony:q} &&"
+        " python -m vaco.demonstrations.method --out {output.method:q}) > {log:q} 2>&1"
 
 
-# `snakemake figure3` draws it for the tier at hand.
-for found, file_of in [
-    (WORK.drawn(tier.name), partial(dag.product, tier.name)) for tier in WORK.tiers
-] + [
-    (WORK.typeset(WORK.tier.name), partial(dag.typeset, WORK.tier.name)),
-    (FIGURES["schematic"], partial(dag.product, "schematic")),
-]:
-    for figure_name in found:
+# Rendered, so other graphics libraries make other bytes; asked for by name.
+rule filmstrip:
+    input:
+        sorted(map(str, Path("results/desk/policies").glob("*.safetensors"))),
+    output:
+        f"{BUILD}/paper/book/_static/policies.png",
+    log:
+        "logs/filmstrip.log",
+    conda:
+        "../envs/vaco.yaml"
+    shell:
+        "python scripts/filmstrip.py --out {output:q} > {log:q} 2>&1"
 
-        rule:
-            name:
-                figure_name
-            input:
-                file_of(figure_name),
+
+# `snakemake aggregate_scores` draws it for the tier at hand, and so does `snakemake figure3`, its number in the paper.
+for rule_name, made in WORK.named():
+
+    rule:
+        name:
+            rule_name
+        input:
+            made,

@@ -1,54 +1,39 @@
 """The theory: every bound verified anew, its numbers, and figures drawn from them. Trains nothing."""
 
-from theory.sources import theory_hash
-
-THEORY = ["checks", "controls", "exact", "certificate", "tightness"]
-THEORY += ["filter", "gaussian", "bias", "symbolic"]
-THEORY_FIGURES = ["slack", "slack_distance", "promises", "lag_shares", "tightness"]
-THEORY_FIGURES += ["realignment", "estimators", "filter_step", "filter_phase"]
-
 
 rule theory:
     input:
         expand(
-            f"{BUILD}/paper/figures/theory/{{name}}.{{suffix}}",
-            name=THEORY_FIGURES,
-            suffix=["pdf", "png"],
+            f"{BUILD}/paper/figures/theory/{{name}}.{{kind}}",
+            name=WORK.figures["theory"]["figures"],
+            kind=["pdf", "png"],
         ),
 
 
-rule theory_numbers:
+use rule command as theory_numbers with:
     output:
-        expand(f"{BUILD}/results/theory/{{name}}.json", name=THEORY),
+        expand(f"{BUILD}/results/theory/{{name}}.json", name=WORK.figures["theory"]["numbers"]),
     log:
         "logs/theory/numbers.log",
-    conda:
-        "../envs/vaco.yaml"
-    threads: 1
     params:
-        out=lambda wildcards, output: os.path.dirname(output[0]),
-        source=theory_hash(drawing=False),
-    shell:
-        "OMP_NUM_THREADS=1 python -m theory.run --parts all --seed 0 --quiet --out {params.out:q} > {log:q} 2>&1"
+        command=words("python -m theory.run --parts all --seed 0 --quiet", out=f"{BUILD}/results/theory"),
+        source=dag.theory_source(drawing=False),
 
 
-rule theory_figures:
+use rule command as theory_figures with:
     input:
         rules.theory_numbers.output,
         # Lags met in training, always those of the tier that stands in prose: these figures belong to no tier.
-        training=WORK.tables(dag.PROSE_TIERS[0]),
+        dag.tables(PROSE_TIERS[0]),
     output:
         rules.theory.input,
     log:
         "logs/theory/figures.log",
-    conda:
-        "../envs/vaco.yaml"
-    threads: 1
     params:
-        results=lambda wildcards, input: os.path.dirname(input[0]),
-        training=lambda wildcards, input: os.path.dirname(input.training[0]),
-        out=lambda wildcards, output: os.path.dirname(output[0]),
-        source=theory_hash(drawing=True),
-    shell:
-        "python -m theory.figures --results {params.results:q} --out {params.out:q}"
-        " --training {params.training:q} > {log:q} 2>&1"
+        command=words(
+            "python -m theory.figures",
+            results=f"{BUILD}/results/theory",
+            training=dag.folder(PROSE_TIERS[0]),
+            out=f"{BUILD}/paper/figures/theory",
+        ),
+        source=dag.theory_source(drawing=True),

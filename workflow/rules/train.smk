@@ -1,13 +1,11 @@
-"""From settings to finished runs, one job a run, and from runs to the archive of a tier."""
+"""Settings become finished runs, one job a run."""
 
 
-# Only what a finished run leaves is declared. Snakemake deletes declared outputs of a job that failed or was killed;
-# the checkpoint lies beside them undeclared, so that the same job, started again, resumes.
+# Only what a finished run leaves is declared: Snakemake deletes declared outputs of a job that was killed, and its
+# checkpoint lies beside them. Whoever edits the shell command or a parameter trains anew every run that is not archived.
 rule train:
     output:
-        multiext(
-            f"{dag.RUNS}/{{run}}/", "manifest.json", "phases.parquet", "evals.parquet"
-        ),
+        multiext(f"{RUNS}/{{run}}/", *dag.RUN_FILES),
     log:
         "logs/train/{run}.log",
     wildcard_constraints:
@@ -15,17 +13,19 @@ rule train:
     # With `snakemake --cache` and SNAKEMAKE_OUTPUT_CACHE, clones on one machine share what the command makes.
     cache: "omit-software"
     # All methods at the first seed, then all at the second: whenever the work stops, what is there can be compared.
-    priority: lambda wildcards: WORK.priority(wildcards.run)
+    priority: WORK.priority
     conda:
         "../envs/vaco.yaml"
-    threads: 1
     resources:
-        # A run takes 400 MB; on a cluster, Snakemake itself takes as much again within the job.
-        mem_mb=lambda wildcards, attempt: WORK.memory(wildcards.run) * attempt,
-        runtime=lambda wildcards: WORK.minutes(wildcards.run),
+        mem_mb=WORK.memory,
+        runtime=WORK.minutes,
+        gpu=WORK.gpus,
+        # Cores that feed a GPU; without one it is not looked at. And runs that share a job, see profiles/slurm-short.
+        cpus_per_gpu=2,
+        slot=1,
     params:
-        command=lambda wildcards: say(WORK.run, wildcards.run).command,
-        folder=lambda wildcards: f"{dag.RUNS}/{wildcards.run}",
+        command=say(WORK.command),
+        folder=lambda wildcards: f"{RUNS}/{wildcards.run}",
         id=lambda wildcards: wildcards.run.rpartition("/")[2],
     shell:
         "{params.command:q} --out {params.folder:q} --run-id {params.id:q} --quiet > {log:q} 2>&1"
@@ -34,26 +34,29 @@ rule train:
 use rule train as lm_train with:
     input:
         # What the weights are made of is in the run's settings; a newer file of them trains nothing.
-        lambda wildcards: [
-            ancient(path) for path in [say(WORK.warm_start, wildcards.run)] if path
-        ],
+        lambda wildcards: [ancient(path) for path in say(WORK.warm_start)(wildcards) + WORK.fetched(wildcards)],
     wildcard_constraints:
         run=r"[^/]+/[^/]+/lag\d+/n\d+/seed\d+/[^/]+",
-    resources:
-        mem_mb=lambda wildcards, attempt: WORK.memory(wildcards.run) * attempt,
-        runtime=lambda wildcards: WORK.minutes(wildcards.run),
-        gpu=lambda wildcards: WORK.gpus(wildcards.run),
-    params:
-        command=lambda wildcards: [
-            *say(WORK.run, wildcards.run).command,
-            *WORK.warm_words(wildcards.run),
-        ],
-        folder=lambda wildcards: f"{dag.RUNS}/{wildcards.run}",
-        id=lambda wildcards: wildcards.run.rpartition("/")[2],
+
+
+# What a tier of language models downloads, once and where Snakemake is called: other nodes may have no network.
+rule fetch_model:
+    output:
+        f"{dag.MODELS}/{{tier}}/{{model}}.json",
+    log:
+        "logs/fetch_model/{tier}-{model}.log",
+    priority: 1000001
+    localrule: True
+    conda:
+        "../envs/vaco.yaml"
+    shell:
+        "vaco lm fetch --tier {wildcards.tier:q} --out {output:q} > {log:q} 2>&1"
 
 
 # The supervised start that all runs of a comparison of language models share.
 rule warm_start:
+    input:
+        lambda wildcards: [ancient(path) for path in WORK.fetched(wildcards)],
     output:
         f"{dag.WARM_STARTS}/{{warm}}.safetensors",
     log:
@@ -61,53 +64,20 @@ rule warm_start:
     priority: 1000000
     conda:
         "../envs/vaco.yaml"
-    threads: 1
     resources:
         mem_mb=4000,
         runtime=120,
     params:
-        tier=lambda wildcards: say(WORK.warm_tier, wildcards.warm),
+        tier=say(WORK.warm_tier),
     shell:
         "vaco lm warm --tier {params.tier:q} --out {output:q} > {log:q} 2>&1"
 
 
-# The random policy that scores are normalised by.
-rule reference:
-    output:
-        f"{BUILD}/results/references/{{env}}-{{episodes}}-{{seed}}.json",
-    log:
-        "logs/reference/{env}-{episodes}-{seed}.log",
-    priority: 1000000
-    conda:
-        "../envs/vaco.yaml"
-    threads: 1
-    shell:
-        "vaco evaluate --env {wildcards.env:q} --random --episodes {wildcards.episodes:q} --seed {wildcards.seed:q}"
-        " --out {output:q} > {log:q} 2>&1"
-
-
-rule archive:
+rule runs:
     input:
-        runs=lambda wildcards: [
-            f"{dag.RUNS}/{place}/{name}"
-            for place in WORK.folders(wildcards.tier)
-            for name in ("manifest.json", "phases.parquet", "evals.parquet")
-        ],
-        references=lambda wildcards: WORK.references(wildcards.tier),
-        published=WORK.published(),
-    output:
-        f"{BUILD}/results/{{tier}}/archive/SHA256SUMS",
-    log:
-        "logs/{tier}/archive.log",
-    conda:
-        "../envs/vaco.yaml"
-    threads: 1
-    params:
-        folder=lambda wildcards, output: os.path.dirname(output[0]),
-        anew="--anew" if WORK.mode == "all" else "",
-        references=lambda wildcards, input: (
-            ["--references", *input.references] if input.references else []
-        ),
-        plan=lambda wildcards: say(dag.plan_digest, wildcards.tier),
-    shell:
-        "vaco archive --tier {wildcards.tier:q} {params.anew} {params.references:q} --out {params.folder:q} > {log:q} 2>&1"
+        WORK.manifests(),
+
+
+rule lm_runs:
+    input:
+        WORK.manifests(WORK.language.name) if WORK.language else [],

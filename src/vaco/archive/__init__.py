@@ -180,7 +180,9 @@ def write(
         shutil.rmtree(made, ignore_errors=True)
         (made / PHASES).mkdir(parents=True)
         recorded = _write_parts(folder, made, entries)
-        _write_table(_joined(entries, "evals"), made / EVALS)
+        evals = _joined(entries, "evals")
+        recorded |= set(evals.column_names)
+        _write_table(evals, made / EVALS)
         _write_table(pa.Table.from_pylist([_row(entry) for entry in entries]), made / RUNS)
         index = {"format": FORMAT, "tier": tier, "kind": kind, "plan": plan, "planned": planned, "runs": len(entries)}
         _write_text(made / INDEX, json.dumps(index, indent=2) + "\n")

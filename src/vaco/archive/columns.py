@@ -73,6 +73,7 @@ LANGUAGE_EVALS = {
     "sampled_accuracy": "share solved by a sampled answer",
     "problems": "held-out problems",
     "length": "mean length of the answers, tokens",
+    "cut_fraction": "share of the most likely answers that were cut at the longest length",
     "wall_seconds": "seconds of training so far",
 }
 LANGUAGE_PHASES = {
@@ -84,9 +85,14 @@ LANGUAGE_PHASES = {
     "reward": "mean reward of the minibatch",
     "responses": "responses in it",
     "tokens": "response tokens in it",
+    "cut_fraction": "share of the responses that were cut at the longest length",
     "total_lag": "TV(π, β), sampled as ½ mean|ρ − 1| over tokens",
+    "mismatch": "TV(β', β), with β' for β as the learner computes it, sampled as ½ mean|β'/β − 1|; 0 in float32",
+    "backward_lag": "TV(π_T, β'), sampled as ½ mean|ρ_T − β'/β|; NaN where K > 1 and no rule reads π_T",
     "forward_lag": "TV(π, π_T), sampled as ½ mean|ρ − ρ_T| over tokens",
     "filtered_fraction": "share of tokens that lost their gradient",
+    "signal_fraction": "share of tokens with a signal: those of groups whose rewards differ",
+    "dropped_signal": "share of the tokens with a signal that lost their gradient",
     "clip_fraction": "share of tokens with |ρ − 1| > ε",
     "triggered": "1 where the batch trigger fired",
     "ess": "effective sample size of the weights ρ, as a share of the tokens",
@@ -95,6 +101,7 @@ LANGUAGE_PHASES = {
     "entropy": "of the policy, nats a token",
     "grad_norm": "norm of the gradient before it is limited",
     "learning_rate": "AdamW's step size",
+    "skipped": "1 where the gradient was not finite and no step was made",
     "generate_seconds": "seconds spent generating, if a round began here",
     "recompute_seconds": "seconds spent evaluating the proximal policy",
     "update_seconds": "seconds spent in the gradient step",
@@ -105,13 +112,13 @@ TABLES = {
 }
 
 
-def readme(tier: str, kind: str, phases: Collection[str]) -> str:
+def readme(tier: str, kind: str, recorded: Collection[str]) -> str:
     """The README of an archive: what its files are, and every column of them.
 
     Args:
         tier: whose runs they are.
         kind: "control" or "language".
-        phases: the columns that the archive's phases have; runs of before a column was recorded lack it.
+        recorded: the columns that its phases and evaluations have; runs of before a column was recorded lack it.
     """
     lines = [
         f"# The archive of the tier `{tier}`",
@@ -127,6 +134,6 @@ def readme(tier: str, kind: str, phases: Collection[str]) -> str:
     for table, columns in TABLES[kind].items():
         name = "phases/" if table == "phases" else f"{table}.parquet"
         lines += ["", f"## `{name}`", "", "| column | meaning |", "| --- | --- |"]
-        known = {column: meaning for column, meaning in columns.items() if table != "phases" or column in phases}
+        known = {column: meaning for column, meaning in columns.items() if table == "runs" or column in recorded}
         lines += [f"| `{column}` | {meaning.replace('|', chr(92) + '|')} |" for column, meaning in known.items()]
     return "\n".join(lines) + "\n"

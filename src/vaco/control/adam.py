@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vaco.control.networks import Floats
+from vaco.control.gaussian import Floats
 
 
 class Adam:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vaco.control.acting import Networks, acting
 from vaco.control.envs import VectorEnv
-from vaco.control.networks import ActorCritic, Floats
-from vaco.control.policy import Actors, Doubles, Snapshot
+from vaco.control.gaussian import Doubles, Floats
+from vaco.control.policy import Snapshot
+from vaco.errors import UserError
+
+PATIENCE = 100_000
+"""Steps after which an episode without a time limit is taken for endless."""
 
 
 class Evaluation(NamedTuple):
@@ -32,7 +38,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    env: VectorEnv, snapshot: Snapshot, template: ActorCritic, seed: int, generator: np.random.Generator
+    env: VectorEnv, snapshot: Snapshot, template: Networks, seed: int, generator: np.random.Generator
 ) -> Evaluation:
     """Run one episode in each environment: sampled actions in the first half of them, mean actions in the rest.
 
@@ -47,13 +53,13 @@ def evaluate(
         M stochastic and M deterministic returns.
     """
     half = env.num_envs // 2
-    actors = Actors([snapshot] * env.num_envs, template)
+    actors, distribution = acting([snapshot] * env.num_envs, template), template.distribution
     scale = np.zeros((env.num_envs, 1), np.float32)
     scale[:half] = 1.0
 
     def act(observations: Doubles) -> NDArray[np.float32]:
-        noise = generator.standard_normal((env.num_envs, env.action_size), np.float32)
-        return actors.mean(observations.astype(np.float32)) + scale * noise * actors.std
+        noise = distribution.noise(generator, (env.num_envs,), actors.log_std)
+        return distribution.act(actors.outputs(observations.astype(np.float32)), scale * noise)
 
     returns = _episodes(env, act, seed)
     return Evaluation(returns[:half], returns[half:])
@@ -69,11 +75,13 @@ def evaluate_random(env: VectorEnv, seed: int, generator: np.random.Generator) -
 
     Returns:
         Undiscounted returns, [E].
+
+    Raises:
+        UserError: actions have no bounds, or an episode does not end.
     """
-    low, high = env.action_low, env.action_high
 
     def act(_: Doubles) -> Doubles:
-        return generator.uniform(low, high, (env.num_envs, env.action_size))
+        return env.random_actions(generator)
 
     return _episodes(env, act, seed)
 
@@ -94,16 +102,26 @@ def random_observations(env: VectorEnv, steps: int, seed: int, generator: np.ran
     current = env.reset(seed)
     for t in range(steps):
         observations[t] = current
-        actions = generator.uniform(env.action_low, env.action_high, (env.num_envs, env.action_size))
-        current = env.step(actions).observations
+        current = env.step(env.random_actions(generator)).observations
     return observations
 
 
 def _episodes(env: VectorEnv, act: Callable[[Doubles], NDArray[np.floating]], seed: int) -> Doubles:
-    """Undiscounted return of the first episode of each environment, [E]."""
+    """Undiscounted return of the first episode of each environment, [E].
+
+    Raises:
+        UserError: one does not end.
+    """
     observations = env.reset(seed)
     returns, running = np.zeros(env.num_envs), np.ones(env.num_envs, np.bool_)
-    while running.any():
+    for taken in itertools.count():
+        if not running.any():
+            break
+        if taken >= PATIENCE and env.max_episode_steps is None:
+            raise UserError(
+                f"an episode of {env.env_id} has not ended after {taken:,} steps, so it cannot be evaluated: give it a "
+                "limit with --set time_limit=N"
+            )
         step = env.step(act(observations))
         returns += step.rewards * running
         running &= ~(step.terminated | step.truncated)

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from vaco.control.collect import Batch, Flags
-from vaco.control.networks import Floats
-from vaco.control.policy import Doubles
+from vaco.control.gaussian import Doubles, Floats
 from vaco.objectives.filters import Samples
 
 
@@ -29,22 +28,24 @@ class Trajectories(NamedTuple):
         )
 
 
-class Gaussians(NamedTuple):
-    """A Gaussian over actions for each of N states."""
+class Policies(NamedTuple):
+    """A distribution over actions for each of N states."""
 
-    means: Floats  # [N, A]
-    log_std: Floats  # [N, A], or [A] where all have the same
+    outputs: Floats  # [N, M]
+    log_std: Floats  # [N, S], or [S] where all have the same
 
-    def take(self, rows: NDArray[np.int64] | slice) -> Gaussians:
+    def take(self, rows: NDArray[np.int64] | slice) -> Policies:
         """Those of some states."""
-        return Gaussians(self.means[rows], self.log_std if self.log_std.ndim == 1 else self.log_std[rows])
+        return Policies(self.outputs[rows], self.log_std if self.log_std.ndim == 1 else self.log_std[rows])
 
     @classmethod
-    def of_behaviour(cls, batch: Batch) -> Gaussians:
+    def of_behaviour(cls, batch: Batch) -> Policies:
         """β of every transition of a phase, in order of time, then actor."""
-        steps, actors, width = batch.behaviour_means.shape
-        means, log_std = batch.behaviour_means.reshape(-1, width), batch.behaviour_log_std
-        return cls(means, log_std[0] if len(log_std) < actors else np.tile(log_std, (steps, 1)))
+        steps, actors, width = batch.behaviour_outputs.shape
+        outputs, log_std = batch.behaviour_outputs.reshape(-1, width), batch.behaviour_log_std
+        if log_std.ndim == 3:
+            return cls(outputs, log_std.reshape(steps * actors, log_std.shape[-1]))
+        return cls(outputs, log_std[0] if len(log_std) < actors else np.tile(log_std, (steps, 1)))
 
 
 class Minibatch(NamedTuple):
@@ -52,21 +53,21 @@ class Minibatch(NamedTuple):
 
     inputs: Floats  # standardised observations [N, O]; for whole trajectories, e rows of last successors follow
     actions: Floats  # [N, A]
-    means: Floats  # π_T's mean actions [N, A]
+    outputs: Floats  # of π_T's actor [N, M]
     behaviour_logp: Doubles  # [N]
     learner_ratio: Doubles  # ρ_T [N]
     advantages: Doubles  # [N]
     targets: Doubles  # value targets [N]
-    weights: Doubles  # 0 for dead steps, else 1 [N]
+    weights: Doubles  # 0 for dead steps, else 1, or ν of the step's phase [N]
     trajectories: Trajectories | None = None
-    behaviour: Gaussians | None = None  # β itself, where the filter's penalty needs more of it than `behaviour_logp`
+    behaviour: Policies | None = None  # β itself, where the filter's penalty needs more of it than `behaviour_logp`
 
     def take(self, rows: NDArray[np.int64] | slice) -> Minibatch:
         """Some of the transitions, without their trajectories."""
         return Minibatch(
             inputs=self.inputs[rows],
             actions=self.actions[rows],
-            means=self.means[rows],
+            outputs=self.outputs[rows],
             behaviour_logp=self.behaviour_logp[rows],
             learner_ratio=self.learner_ratio[rows],
             advantages=self.advantages[rows],

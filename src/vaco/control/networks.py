@@ -14,18 +14,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from vaco.control.distributions import Distribution, Gaussian
+from vaco.control.gaussian import Floats
 
 
-def parameter_shapes(observation_size: int, action_size: int, hidden: Sequence[int]) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(
+    observation_size: int, outputs: int, hidden: Sequence[int], spread: int | None = None
+) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all parameters, in the order in which they lie in the flat vector.
 
     Args:
         observation_size: O.
-        action_size: A.
+        outputs: M, width of the actor's last layer.
         hidden: widths of the hidden layers, the same for both networks.
+        spread: S, parameters of the policy that no state changes; M by default.
 
     Returns:
         Shape of each parameter; those of hidden layers carry the leading axis (actor, critic).
@@ -36,8 +39,8 @@ def parameter_shapes(observation_size: int, action_size: int, hidden: Sequence[i
         shapes[f"hidden.{layer}.weight"] = (2, width, next_width)
         shapes[f"hidden.{layer}.bias"] = (2, 1, next_width)
         width = next_width
-    shapes |= {"actor.weight": (width, action_size), "actor.bias": (action_size,)}
-    shapes |= {"critic.weight": (width, 1), "critic.bias": (1,), "log_std": (action_size,)}
+    shapes |= {"actor.weight": (width, outputs), "actor.bias": (outputs,)}
+    shapes |= {"critic.weight": (width, 1), "critic.bias": (1,), "log_std": (outputs if spread is None else spread,)}
     return shapes
 
 
@@ -68,24 +71,31 @@ def _orthogonal(generator: np.random.Generator, rows: int, columns: int, gain: f
 
 
 class ActorCritic:
-    """A Gaussian policy with state-independent σ, and a state-value function.
+    """A policy's actor, parameters of it that no state changes (log σ), and a state-value function.
 
     Attributes:
+        distribution: what the actor's outputs mean; Gaussian by default.
+        shapes: of all parameters, see `parameter_shapes`.
         flat: all parameters, float32 [P].
         gradient: the last `backward`'s gradient, float32 [P].
         parameters: named views of `flat`.
     """
 
-    def __init__(self, observation_size: int, action_size: int, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, observation_size: int, action_size: int, hidden: Sequence[int], distribution: Distribution | None = None
+    ) -> None:
         """Allocate the networks, all parameters zero; see `initialise`.
 
         Args:
             observation_size: O.
             action_size: A.
             hidden: widths of the tanh layers.
+            distribution: over actions; Gaussian by default.
         """
         self.observation_size, self.action_size, self.hidden = observation_size, action_size, tuple(hidden)
-        shapes = parameter_shapes(observation_size, action_size, hidden)
+        self.distribution = Gaussian(action_size) if distribution is None else distribution
+        shapes = parameter_shapes(observation_size, self.distribution.outputs, hidden, self.distribution.spread)
+        self.shapes = shapes
         count = sum(int(np.prod(shape)) for shape in shapes.values())
         self.flat: Floats = np.zeros(count, np.float32)
         self.gradient: Floats = np.zeros(count, np.float32)
@@ -94,7 +104,7 @@ class ActorCritic:
         self._buffers: dict[int, list[Floats]] = {}
 
     def initialise(self, generator: np.random.Generator, log_std: float) -> None:
-        """Draw orthogonal weights: gain √2 in hidden layers, 0.01 for the action's mean, 1 for the value.
+        """Draw orthogonal weights: gain √2 in hidden layers, 0.01 for the actor's outputs, 1 for the value.
 
         Args:
             generator: source of the draws.
@@ -106,7 +116,7 @@ class ActorCritic:
             for network in range(2):
                 weight[network] = _orthogonal(generator, weight.shape[1], weight.shape[2], gain=np.sqrt(2.0))
         last = self.hidden[-1]
-        self.parameters["actor.weight"][:] = _orthogonal(generator, last, self.action_size, gain=0.01)
+        self.parameters["actor.weight"][:] = _orthogonal(generator, last, self.distribution.outputs, gain=0.01)
         self.parameters["critic.weight"][:] = _orthogonal(generator, last, 1, gain=1.0)
         self.parameters["log_std"][:] = log_std
 
@@ -117,7 +127,7 @@ class ActorCritic:
             observations: standardised, shape [N, O].
 
         Returns:
-            The action's mean, shape [N, A], and the value, shape [N].
+            The actor's outputs, shape [N, M], and the value, shape [N].
         """
         p = self.parameters
         self._input, layers = observations, self._activations(len(observations))
@@ -128,30 +138,34 @@ class ActorCritic:
             np.tanh(activation, out=activation)
             below = activation
         self._layers = layers
-        mean = below[0] @ p["actor.weight"] + p["actor.bias"]
+        outputs = below[0] @ p["actor.weight"] + p["actor.bias"]
         value = below[1] @ p["critic.weight"] + p["critic.bias"]
-        return mean, value[:, 0]
+        return outputs, value[:, 0]
 
-    def backward(self, d_mean: Floats, d_value: Floats, d_log_std: Floats) -> Floats:
+    def predict(self, observations: Floats) -> tuple[Floats, Floats]:
+        """`forward`, where no `backward` will follow."""
+        return self.forward(observations)
+
+    def backward(self, d_outputs: Floats, d_value: Floats, d_log_std: Floats) -> Floats:
         """Gradient of a loss with respect to all parameters, for the observations of the last `forward`.
 
         Args:
-            d_mean: the loss's derivative with respect to each mean, shape [N, A].
+            d_outputs: the loss's derivative with respect to each output, shape [N, M].
             d_value: with respect to each value, shape [N].
-            d_log_std: with respect to log σ, shape [A].
+            d_log_std: with respect to log σ, shape [S].
 
         Returns:
             `self.gradient`, overwritten by the next call.
         """
         p, g, layers = self.parameters, self._gradients, self._layers
         top = layers[-1]
-        np.matmul(top[0].T, d_mean, out=g["actor.weight"])
+        np.matmul(top[0].T, d_outputs, out=g["actor.weight"])
         np.matmul(top[1].T, d_value[:, None], out=g["critic.weight"])
-        g["actor.bias"][:] = d_mean.sum(0)
+        g["actor.bias"][:] = d_outputs.sum(0)
         g["critic.bias"][:] = d_value.sum()
         g["log_std"][:] = d_log_std
         upstream = np.empty_like(top)
-        np.matmul(d_mean, p["actor.weight"].T, out=upstream[0])
+        np.matmul(d_outputs, p["actor.weight"].T, out=upstream[0])
         np.multiply(d_value[:, None], p["critic.weight"].T, out=upstream[1])
         ones = np.ones((1, len(d_value)), np.float32)  # a matrix product sums over samples faster than np.sum
         for layer in reversed(range(len(layers))):

@@ -11,20 +11,20 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from vaco.control.acting import Networks, acting
 from vaco.control.collect import Batch
-from vaco.control.networks import ActorCritic
-from vaco.control.policy import Actors, Snapshot
-from vaco.objectives.divergence import gaussian_total_variation, weighted_mean
+from vaco.control.policy import Snapshot
+from vaco.objectives.divergence import weighted_mean
 
 STATES = 256
 """States on which it is measured, evenly spaced over the phase's steps: two forward passes of the actor over all 2048
 would cost more than a per cent of a phase, and the mean of a bounded quantity needs no more."""
 
 
-def normaliser_lag(before: Snapshot, after: Snapshot, template: ActorCritic, batch: Batch) -> float:
+def normaliser_lag(before: Snapshot, after: Snapshot, template: Networks, batch: Batch) -> float:
     """TV between two policies with the parameters of `after`, one with the statistics of each snapshot.
 
-    What ½ mean|π'/π − 1| over actions of π estimates, but in closed form, since the two Gaussians share σ: the phase's
+    What ½ mean|π'/π − 1| over actions of π estimates, but in closed form, since two Gaussians share σ: the phase's
     actions are those of β, under which that mean is no total variation (ALGORITHMS B.g).
 
     Args:
@@ -34,15 +34,14 @@ def normaliser_lag(before: Snapshot, after: Snapshot, template: ActorCritic, bat
         batch: the phase's data, whose states it is a mean over.
 
     Returns:
-        In [0, 1]; 0 where the statistics are the same, as when observations are not normalised.
+        In [0, 1], or NaN where no closed form is cheap; 0 where the statistics are the same, as when observations are
+        not normalised.
     """
     if np.array_equal(before.shift, after.shift) and np.array_equal(before.scale, after.scale):
         return 0.0
     stride = max(1, batch.dead.size // STATES)
     states = batch.observations[:-1][::stride]
     old = replace(after, shift=before.shift, scale=before.scale)
-    first, second = Actors([old], template), Actors([after], template)
-    distance = gaussian_total_variation(
-        torch.from_numpy(first.mean(states)), torch.from_numpy(second.mean(states)), torch.from_numpy(second.log_std)
-    )
+    first, second = acting([old], template), acting([after], template)
+    distance = template.distribution.total_variation(first.outputs(states), second.outputs(states), second.log_std)
     return float(weighted_mean(distance, torch.from_numpy((~batch.dead[::stride]).astype(np.float32))))

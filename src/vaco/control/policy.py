@@ -1,60 +1,29 @@
-"""The Gaussian policy: log-probabilities and their gradients, normalisers, and the snapshot that the buffer holds."""
+"""Policies as they act: normalisers, the snapshot that the buffer holds, and the policies of all actors together."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vaco.control.networks import ActorCritic, Floats, parameter_shapes, views
-
-Doubles = NDArray[np.float64]
-
-
-def standard_score(actions: Floats, mean: Floats, log_std: Floats) -> Doubles:
-    """(a − μ)/σ in float64.
-
-    Float64 because a float32 log-probability of −20 is off by 10⁻⁶, which would already blur a ratio that must be 1.
-
-    Args:
-        actions: shape [..., A].
-        mean: shape [..., A].
-        log_std: broadcastable to [..., A].
-
-    Returns:
-        Shape [..., A].
-    """
-    return (actions.astype(np.float64) - mean) * np.exp(-log_std.astype(np.float64))
-
-
-def log_probability(score: Doubles, log_std: Floats) -> Doubles:
-    """Joint log-density of an action with independent Gaussian components: one number a sample, not one a dimension.
-
-    Args:
-        score: (a − μ)/σ, shape [..., A].
-        log_std: broadcastable to [..., A].
-
-    Returns:
-        Shape [...], nats.
-    """
-    dimensions = score.shape[-1]
-    constant = log_std.astype(np.float64).sum(-1) + 0.5 * dimensions * math.log(2.0 * math.pi)
-    logp: Doubles = -0.5 * np.einsum("...i,...i->...", score, score) - constant
-    return logp
+from vaco.control.gaussian import Doubles, Floats
+from vaco.control.networks import ActorCritic, views
 
 
 class Normaliser:
     """Running mean and variance, merged a phase at a time (Chan et al. 1979), in float64."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, indicators: NDArray[np.bool_] | None = None) -> None:
         """Start with no data: mean 0, variance 1.
 
         Args:
             size: number of features.
+            indicators: [size], those that are 0 or 1 and are left as they are: standardised, a rare one would be huge.
         """
+        self.indicators = None if indicators is None or not indicators.any() else indicators
         self.count = 0.0
         self.mean: Doubles = np.zeros(size)
         self.variance: Doubles = np.ones(size)
@@ -75,6 +44,14 @@ class Normaliser:
         self.mean = self.mean + shift * count / total
         self.variance = spread / total
         self.count = total
+
+    def shift_and_scale(self) -> tuple[Floats, Floats]:
+        """Mean and 1 / standard deviation, [size] float32 each; 0 and 1 for indicators."""
+        shift = self.mean.astype(np.float32)
+        scale = (1.0 / np.sqrt(self.variance + 1e-8)).astype(np.float32)
+        if self.indicators is not None:
+            shift[self.indicators], scale[self.indicators] = 0.0, 1.0
+        return shift, scale
 
     def state(self) -> Doubles:
         """Everything as one array [2·size + 1], for a checkpoint."""
@@ -113,7 +90,13 @@ class Snapshot:
         return standardised
 
 
-def take_snapshot(networks: ActorCritic, normaliser: Normaliser, version: int, clip: float) -> Snapshot:
+class HasParameters(Protocol):
+    """Networks, as far as a snapshot is concerned."""
+
+    flat: Floats
+
+
+def take_snapshot(networks: HasParameters, normaliser: Normaliser, version: int, clip: float) -> Snapshot:
     """Freeze the current policy.
 
     Args:
@@ -125,8 +108,7 @@ def take_snapshot(networks: ActorCritic, normaliser: Normaliser, version: int, c
     Returns:
         A snapshot that shares no memory with its arguments.
     """
-    scale = 1.0 / np.sqrt(normaliser.variance + 1e-8)
-    return Snapshot(version, networks.flat.copy(), normaliser.mean.astype(np.float32), scale.astype(np.float32), clip)
+    return Snapshot(version, networks.flat.copy(), *normaliser.shift_and_scale(), clip)
 
 
 class Actors:
@@ -139,7 +121,7 @@ class Actors:
             snapshots: the snapshot of each actor, length E; when all are the same one, a plain product serves.
             template: networks of the same shape.
         """
-        shapes = parameter_shapes(template.observation_size, template.action_size, template.hidden)
+        shapes = template.shapes
         self.shared = all(snapshot is snapshots[0] for snapshot in snapshots)
         chosen = snapshots[:1] if self.shared else snapshots
         parts = [views(snapshot.flat, shapes) for snapshot in chosen]
@@ -156,17 +138,16 @@ class Actors:
         self._shift = np.stack([snapshot.shift for snapshot in chosen])
         self._scale = np.stack([snapshot.scale for snapshot in chosen])
         self._clip = chosen[0].clip
-        self.log_std: Floats = np.stack([part["log_std"] for part in parts])  # [E or 1, A]
-        self.std: Floats = np.exp(self.log_std)
+        self.log_std: Floats = np.stack([part["log_std"] for part in parts])  # [E or 1, S]
 
-    def mean(self, observations: Floats) -> Floats:
-        """Mean action of each actor for its own observations.
+    def outputs(self, observations: Floats) -> Floats:
+        """What each actor's network puts out for its own observations: of a Gaussian, the mean action.
 
         Args:
             observations: raw, shape [E, O] for one step or [T, E, O] for many.
 
         Returns:
-            Shape [E, A] or [T, E, A].
+            Shape [E, M] or [T, E, M].
         """
         x = (observations - self._shift) * self._scale
         np.clip(x, -self._clip, self._clip, out=x)
@@ -183,42 +164,3 @@ class Actors:
             x += bias
             np.tanh(x, out=x)
         return x @ self._weights[-1] + self._biases[-1]
-
-
-def policy_gradient(score: Doubles, log_std: Floats, coefficient: Doubles) -> tuple[Doubles, Doubles]:
-    """Σᵢ cᵢ ∇log π(aᵢ|sᵢ) of a Gaussian, with respect to its means and log σ.
-
-    With z = (a − μ)/σ, ∂log π/∂μ = z/σ and ∂log π/∂log σ = z² − 1 in each dimension.
-
-    Args:
-        score: z, shape [N, A].
-        log_std: log σ, shape [A].
-        coefficient: c, shape [N].
-
-    Returns:
-        Derivatives with respect to the means, [N, A], and to log σ, [A].
-    """
-    d_mean = score * np.exp(-log_std.astype(np.float64)) * coefficient[:, None]
-    return d_mean, coefficient @ score**2 - coefficient.sum()
-
-
-def kl_gradient(
-    mean: Floats, log_std: Floats, old_mean: Floats, old_log_std: Floats, weights: Doubles
-) -> tuple[Doubles, Doubles]:
-    """Σᵢ wᵢ ∇KL(old‖new) of Gaussians, with respect to the new means and the new log σ.
-
-    Args:
-        mean: new means, [N, A].
-        log_std: new log σ, [A].
-        old_mean: old means, [N, A].
-        old_log_std: old log σ, [A], or [N, A] where the old policies are several.
-        weights: w, [N].
-
-    Returns:
-        Derivatives with respect to the means, [N, A], and to log σ, [A].
-    """
-    inverse_std = np.exp(-log_std.astype(np.float64))
-    shift = (mean.astype(np.float64) - old_mean) * inverse_std
-    spread = np.exp(2.0 * (old_log_std.astype(np.float64) - log_std))
-    grown = weights.sum() * (1.0 - spread) if spread.ndim == 1 else weights @ (1.0 - spread)
-    return weights[:, None] * shift * inverse_std, grown - weights @ shift**2

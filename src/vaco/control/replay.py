@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from vaco.control.envs import make_vector_env
+from vaco.control.envs import EnvSpec, VectorEnv, make_vector_env
 from vaco.control.evaluate import evaluate, evaluate_random
-from vaco.control.networks import ActorCritic
-from vaco.control.policy import Doubles, Snapshot
-from vaco.errors import UserError
-from vaco.runs import checkpoint
-from vaco.runs.folder import POLICY
+from vaco.control.gaussian import Doubles
+from vaco.control.saved import load
+from vaco.runs.identity import EVALUATION_VERSION
 
 
-def random_returns(env_id: str, episodes: int, seed: int) -> dict[str, Any]:
+def random_returns(spec: EnvSpec | str, episodes: int, seed: int) -> dict[str, Any]:
     """Returns of uniformly random actions, the zero of normalised scores.
 
     Args:
-        env_id: Gymnasium task.
+        spec: which environment.
         episodes: how many episodes, one environment each.
         seed: seed of resets and actions.
 
@@ -28,11 +26,10 @@ def random_returns(env_id: str, episodes: int, seed: int) -> dict[str, Any]:
         A JSON-ready record with mean, standard deviation and every return.
 
     Raises:
-        UserError: unknown task.
+        UserError: unknown task, or one whose actions have no bounds.
     """
-    env = make_vector_env(env_id, num_envs=episodes)
-    returns = evaluate_random(env, seed, _noise(seed))
-    return _record(env_id, "uniform random", returns, seed)
+    env = make_vector_env(spec, num_envs=episodes)
+    return _record(env, "uniform random", evaluate_random(env, *_streams(seed, 1)), seed)
 
 
 def policy_returns(run: Path, episodes: int, seed: int) -> dict[str, Any]:
@@ -49,31 +46,29 @@ def policy_returns(run: Path, episodes: int, seed: int) -> dict[str, Any]:
     Raises:
         UserError: the folder holds no readable policy.
     """
-    path = run / POLICY
-    if not path.exists():
-        raise UserError(f"{run} holds no {POLICY}: give the folder of a run that was trained here, or train it again")
-    arrays, meta = checkpoint.read(path)
-    networks = ActorCritic(meta["observation_size"], meta["action_size"], meta["hidden"])
-    snapshot = Snapshot(0, arrays["parameters"], arrays["observation_shift"], arrays["observation_scale"], meta["clip"])
-    env = make_vector_env(meta["env"], num_envs=2 * episodes, backend=meta["backend"])
-    result = evaluate(env, snapshot, networks, seed, _noise(seed))
-    record = _record(meta["env"], f"policy of {run}", result.stochastic, seed)
+    policy = load(run)
+    env = make_vector_env(policy.spec, num_envs=2 * episodes, backend=policy.backend)
+    result = evaluate(env, policy.snapshot, policy.networks, *_streams(seed, 2))
+    record = _record(env, f"policy of {run}", result.stochastic, seed)
     summary = result.summary()
     return record | {name: summary[name] for name in ("deterministic_mean", "deterministic_std")}
 
 
-def _noise(seed: int) -> np.random.Generator:
-    """A generator for actions, on another stream than the resets, which start from the bare seed."""
-    return np.random.default_rng(np.random.SeedSequence((seed, 3)))
+def _streams(seed: int, purpose: int) -> tuple[int, np.random.Generator]:
+    """The seed of resets and the generator of actions, hashed: neighbouring seeds share nothing, nor do purposes."""
+    resets, actions = np.random.SeedSequence((seed, 3, purpose)).spawn(2)
+    return int(resets.generate_state(1)[0] >> 1), np.random.default_rng(actions)
 
 
-def _record(env_id: str, policy: str, returns: Doubles, seed: int) -> dict[str, Any]:
-    return {
-        "env": env_id,
+def _record(env: VectorEnv, policy: str, returns: Doubles, seed: int) -> dict[str, Any]:
+    unstable = {"unstable_episodes": len(env.unstable)} if env.unstable else {}
+    return unstable | {
+        "env": env.env_id,
         "policy": policy,
         "episodes": len(returns),
         "mean": float(returns.mean()),
         "std": float(returns.std()),
         "returns": returns.tolist(),
         "seed": seed,
+        "evaluation_version": EVALUATION_VERSION,
     }

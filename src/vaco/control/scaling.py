@@ -7,8 +7,9 @@ import math
 import numpy as np
 import torch
 
-from vaco.control.collect import Batch
-from vaco.control.policy import Doubles, Normaliser
+from vaco.control.collect import Batch, accumulate
+from vaco.control.gaussian import Doubles
+from vaco.control.policy import Normaliser
 from vaco.objectives import align
 
 
@@ -28,15 +29,12 @@ class RewardScaler:
         self.discount, self.clip = discount, clip
 
     def scale(self, batch: Batch) -> Doubles:
-        """Merge a phase's returns into the statistics, then scale its rewards, shape [T, E]."""
-        live, ended = ~batch.dead, batch.terminated | batch.truncated
-        history = np.empty_like(batch.rewards)
-        for t, reward in enumerate(batch.rewards):
-            self.returns *= self.discount
-            self.returns += reward
-            history[t] = self.returns
-            self.returns[ended[t]] = 0.0
-        self.statistics.update(history[live][:, None])
+        """Merge a phase's returns into the statistics, then scale the rewards of all data, shape [T, E]."""
+        new = batch if batch.newest is None else batch.newest
+        if new.discounted is not None:
+            self.returns[:] = new.discounted
+        history = accumulate(self.returns, new, self.discount)
+        self.statistics.update(history[~new.dead][:, None])
         deviation = math.sqrt(float(self.statistics.variance[0]) + 1e-8)
         return np.clip(batch.rewards / deviation, -self.clip, self.clip)
 
@@ -49,16 +47,20 @@ def normalise_advantages(choice: str, advantages: Doubles, learner_ratio: Double
             centres and scales with moments under π_T, which ρ_T weights; the others centre and scale with the sample's.
         advantages: A, [N].
         learner_ratio: ρ_T, [N].
-        weights: 0 for dead samples, else 1, [N].
+        weights: 0 for dead samples, else 1, or the weight of the sample's phase, [N]; they weigh in the moments of all
+            but "scale", and scale no advantage.
 
     Returns:
         [N].
     """
-    given, live = torch.from_numpy(advantages), torch.from_numpy(weights)
     if choice == "none":
         return advantages
+    alive = (weights > 0).astype(np.float64)
+    given, live = torch.from_numpy(advantages), torch.from_numpy(alive)
     if choice == "scale":
         return align.scale(given, live).numpy()
     if choice == "learner":
-        return align.standardise_under(given, torch.from_numpy(learner_ratio), live).numpy()
+        return align.standardise_under(given, torch.from_numpy(learner_ratio * weights), live).numpy()
+    if not np.array_equal(weights, alive):
+        return align.standardise_under(given, torch.from_numpy(weights), live).numpy()
     return align.standardise(given, live).numpy()

@@ -8,19 +8,23 @@ lag j, up to N − 1.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
-import yaml
 from pydantic.dataclasses import dataclass
 
 from vaco.errors import UserError
+from vaco.lm.model import Spec
+from vaco.lm.tokenizer import DATE, Chat
 from vaco.objectives.filters import FilterSettings
+from vaco.objectives.own import own_settings
 from vaco.objectives.tokens import TokenAlgorithm, TokenSettings, parse_token_algorithm
 from vaco.runs.identity import RunId, config_hash, version_of
-from vaco.runs.settings import Settings, setting
+from vaco.runs.settings import Settings, gathered, holder_of, mapping_of, setting, settled
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class LMConfig(Settings):
     task_options: str = setting("{}", "settings of the task, as YAML on one line")
     model: str = setting("tiny", "tiny, smollm2, a local path or a hub id")
     model_options: str = setting("{}", "sizes of the tiny model, as YAML on one line")
+    chat_options: str = setting("{}", "variables of the model's chat template, as YAML on one line")
+    date: str = setting(DATE, "the day that a chat template sees as today")
     algorithm: str = setting("vaco", "row of the table, see 'vaco lm algorithms'")
     minibatches: int = setting(1, "N, gradient steps per generation round; forward lag up to N − 1", ge=1)
     lag: int = setting(1, "capacity K of the policy buffer that generates; 1 is synchronous", ge=1)
@@ -43,22 +49,38 @@ class LMConfig(Settings):
     prompts: int = setting(8, "problems per minibatch", ge=1)
     samples: int = setting(8, "G, responses per problem", ge=2)
     new_tokens: int = setting(24, "longest response, tokens", ge=1)
+    cut_responses: Literal["no_reward", "judged"] = setting(
+        "no_reward", "what a response cut at new_tokens earns: nothing, or what its text earns if taken as complete"
+    )
     learning_rate: float = setting(3e-4, "AdamW's step size, constant after the warm-up", gt=0)
     warmup_updates: int = setting(8, "gradient steps of linear warm-up", ge=0)
     weight_decay: float = setting(0.0, "AdamW's weight decay", ge=0)
     max_grad_norm: float = setting(1.0, "global gradient-norm limit", gt=0)
     advantage: Literal["grpo", "dr_grpo", "rloo"] = setting("grpo", "estimate of a response's advantage from its group")
-    level: Literal["token", "sequence"] = setting("token", "ratio of each token, or of the whole response")
-    proximal_updates: int = setting(4, "decoupled PPO evaluates π_prox anew every so many updates", ge=1)
+    level: Literal["token", "sequence", "product"] = setting(
+        "token", "ratio of each token, or one a response: its length-normalised mean (GSPO) or the product"
+    )
+    denominator: Literal["tokens", "constant"] = setting(
+        "tokens", "of a minibatch's sum over tokens: their number, or responses × new_tokens (Dr. GRPO)"
+    )
+    problems: Literal["independent", "epochs"] = setting(
+        "independent", "whether each problem is drawn from all, or none again before every other one has been"
+    )
+    proximal_updates: int = setting(
+        4, "decoupled PPO evaluates π_prox anew every so many updates; 0 is once a round", ge=0
+    )
 
     delta: float = setting(0.2, "δ, threshold of the TV filters on mean|·|", gt=0)
     clip: float = setting(0.2, "ε of the clips and of SPO", gt=0)
-    clip_high: float = setting(0.2, "ε_high of CISPO", gt=0)
+    clip_high: float = setting(0.2, "ε_high of CISPO, whose cap is 1 + ε_high, and of the clips with two sides", gt=0)
+    clip_low: float = setting(0.2, "ε_low of the clips with two sides", gt=0)
     truncation: float = setting(1.0, "ρ̄ of the filter 'truncated'", gt=0)
     divergence_limit: float = setting(0.15, "threshold of DPPO's binary total variation", gt=0)
     ratio_cap: float = setting(2.0, "C, largest behaviour weight of TIS", gt=0)
     dppo_cap: float = setting(20.0, "C, largest importance weight of DPPO", gt=0)
     temperature: float = setting(0.1, "b of TBA and OAPL, in units of reward", gt=0)
+
+    filter_options: str = setting("{}", "settings that only the filter has, as YAML on one line")
 
     warm_target: float = setting(0.3, "accuracy at which the supervised warm start stops; 0 skips it", ge=0, le=1)
     warm_least: int = setting(0, "fewest gradient steps of the warm start", ge=0)
@@ -75,10 +97,31 @@ class LMConfig(Settings):
     device: Literal["cpu", "cuda"] = setting("cpu", "where the model lives")
     precision: Literal["float32", "bfloat16"] = setting("float32", "of the forward passes; weights are float32")
     tokens_at_once: int = setting(16_384, "most tokens of one forward and backward pass, for memory", ge=1)
+    gradient_checkpointing: bool = setting(
+        False, "whether activations are computed again in the backward pass instead of kept, for memory"
+    )
+    generate_batch: int = setting(512, "most responses generated at once, for memory", ge=1)
+    logits_at_once: int = setting(
+        0, "most tokens that the output layer takes at once, computed again in the backward pass; 0 is all", ge=0
+    )
+    engine: Literal["local", "process", "vllm"] = setting(
+        "local", "what generates: the learner's model, a process of its own, or a vLLM server"
+    )
+    engine_precision: Literal["same", "float32", "bfloat16"] = setting(
+        "same", "of the forward passes of the engine 'process'; same is the learner's"
+    )
+    generators: int = setting(
+        0, "processes that generate beside training, each round with the newest policy; 0 generates in turn", ge=0
+    )
+    ahead: int = setting(1, "rounds of one generator, finished or under way, that training has not taken", ge=1)
+    lora_rank: int = setting(
+        0, "r of low-rank adapters (LoRA), which alone are trained then; 0 trains all weights", ge=0
+    )
+    lora_alpha: float = setting(32.0, "scale of the adapters times r", gt=0)
 
     def __post_init__(self) -> None:
         parse_token_algorithm(self.algorithm)
-        self.task_settings, self.model_settings  # noqa: B018 (their checks)
+        self.task_settings, self.model_settings, self.chat, self.filter_own  # noqa: B018 (their checks)
         if self.updates % self.minibatches:
             divisors = [n for n in range(1, self.updates + 1) if self.updates % n == 0]
             close = min(divisors, key=lambda n: abs(n - self.minibatches))
@@ -88,8 +131,61 @@ class LMConfig(Settings):
             )
         if self.eval_points > self.updates:
             raise UserError(f"eval_points is {self.eval_points}, more than the {self.updates} updates: ask for fewer")
-        if self.level == "sequence" and self.parsed.regression:
-            raise UserError(f"level is 'sequence', but '{self.algorithm}' has no ratio: leave level at 'token'")
+        self._check_level()
+        self._check_generators()
+        if self.warm_flaw > 0 and self.task.removeprefix("rg:") != "chain_sum":
+            raise UserError(
+                f"warm_flaw is {self.warm_flaw}, but only worked solutions of chain_sum are sums of their numbers that "
+                f"a flaw could go through, and the task is '{self.task}': set it to 0"
+            )
+
+    def _check_level(self) -> None:
+        """Refuse ratios of whole responses where they mean nothing."""
+        if self.level == "token":
+            return
+        if self.parsed.regression:
+            raise UserError(f"level is '{self.level}', but '{self.algorithm}' has no ratio: leave level at 'token'")
+        if self.parsed.row in ("divergence_mask", "dppo_kl"):
+            raise UserError(
+                f"level is '{self.level}', but no whole response is so probable that '{self.algorithm}' could ever "
+                "mask it: leave level at 'token'"
+            )
+        if self.level == "sequence" and self.denominator == "constant":
+            raise UserError(
+                "denominator is 'constant', but level 'sequence' takes the mean over responses: leave one out"
+            )
+
+    def _check_generators(self) -> None:
+        """Refuse generators beside what is asynchrony already, or has no processes."""
+        if self.generators and self.lag > 1:
+            raise UserError(
+                f"generators is {self.generators} and lag {self.lag}: with generators real asynchrony decides how old "
+                "the data are, so leave lag out"
+            )
+        if self.generators and self.engine == "vllm":
+            raise UserError("engine is 'vllm', one server, but generators are processes: leave one of the two out")
+
+    @property
+    def stale(self) -> bool:
+        """Whether the policy that generated a round may be another than the one that training begins it with."""
+        return self.lag > 1 or self.generators > 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether generation and learner compute the same probabilities, to rounding in float32."""
+        same = self.engine == "local" or (self.engine == "process" and self.engine_precision in ("same", "float32"))
+        return self.precision == "float32" and same
+
+    @property
+    def memory_mb(self) -> int:
+        """Megabytes that a job should ask for, from measured peaks (`peak_memory_gb` in manifests) with room to spare.
+
+        The tiny model takes under 1,000 with the libraries, SmolLM2-135M 4,600, and 5,900 with adapters
+        (`benchmarks/language_cost.py`); what a GPU's process takes of the host's memory is not measured.
+        """
+        if self.device == "cuda":
+            return 24_000
+        return 2500 if self.model == "tiny" else 8000
 
     @property
     def parsed(self) -> TokenAlgorithm:
@@ -99,12 +195,66 @@ class LMConfig(Settings):
     @property
     def task_settings(self) -> dict[str, Any]:
         """The task's settings."""
-        return _mapping("task_options", self.task_options)
+        return mapping_of("task_options", self.task_options)
 
     @property
     def model_settings(self) -> dict[str, int]:
         """The tiny model's sizes."""
-        return _mapping("model_options", self.model_options)
+        return mapping_of("model_options", self.model_options)
+
+    @property
+    def chat(self) -> Chat:
+        """How requests are put into a chat template.
+
+        Raises:
+            UserError: no mapping, or no date.
+        """
+        options = mapping_of("chat_options", self.chat_options)
+        try:
+            datetime.date.fromisoformat(self.date)
+        except ValueError:
+            raise UserError(f"date is '{self.date}', but it must be a day such as {DATE}") from None
+        return Chat(self.date, options)
+
+    def spec(self, model: str) -> Spec:
+        """How the model is loaded, given its name or resolved path."""
+        return Spec(
+            model,
+            device=self.device,
+            dtype=self.precision,
+            size=self.model_settings or None,
+            chat=self.chat,
+            lora_rank=self.lora_rank,
+            lora_alpha=self.lora_alpha,
+        )
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """The settings that change nothing in this run, and why."""
+        rule = self.parsed
+        named = {
+            name: f"the algorithm '{self.algorithm}' does not read it"
+            for name, number in RULE_NUMBERS.items()
+            if number not in rule.reads
+        }
+        if rule.filter is None or rule.filter.settings is None:
+            named["filter_options"] = f"the algorithm '{self.algorithm}' has no settings of its own"
+        if not rule.recompute:
+            named["proximal_updates"] = f"the algorithm '{self.algorithm}' does not evaluate a proximal policy"
+        if rule.regression:
+            named["advantage"] = f"the algorithm '{self.algorithm}' fits rewards and reads no advantage"
+        if self.warm_target == 0:
+            own = (name for name in LM_SETTINGS if name.startswith("warm_") and name != "warm_target")
+            named |= dict.fromkeys(own, "warm_target is 0, so that there is no warm start")
+        if self.engine != "process":
+            named["engine_precision"] = f"the engine is '{self.engine}'"
+        if self.generators == 0:
+            named["ahead"] = "generators is 0, so that rounds are generated in turn"
+        if self.lora_rank == 0:
+            named["lora_alpha"] = "lora_rank is 0, so that there are no adapters"
+        if self.model == "tiny":
+            named |= dict.fromkeys(("chat_options", "date"), "the model 'tiny' has no chat template")
+        return named
 
     @property
     def rounds(self) -> int:
@@ -117,11 +267,28 @@ class LMConfig(Settings):
         return self.prompts * self.minibatches
 
     @property
+    def filter_own(self) -> Any:
+        """The settings that only this rule has, None if it has none."""
+        rule, given = self.parsed.filter, mapping_of("filter_options", self.filter_options)
+        if rule is None or rule.settings is None:
+            return None
+        own = own_settings(rule.settings, given, f"the filter '{rule.name}'")
+        if not hasattr(own, "responses"):
+            return own
+        if own.responses not in (0, self.samples):
+            raise UserError(
+                f"filter.responses is {own.responses}, but every problem has samples = {self.samples} responses: leave "
+                "it out"
+            )
+        return replace(own, responses=self.samples)
+
+    @property
     def token_settings(self) -> TokenSettings:
         """The numbers that the rules see."""
         return TokenSettings(
-            filter=FilterSettings(delta=self.delta, clip=self.clip, truncation=self.truncation),
+            filter=FilterSettings(delta=self.delta, clip=self.clip, truncation=self.truncation, own=self.filter_own),
             clip_high=self.clip_high,
+            clip_low=self.clip_low,
             divergence_limit=self.divergence_limit,
             ratio_cap=self.ratio_cap,
             dppo_cap=self.dppo_cap,
@@ -139,7 +306,12 @@ class LMConfig(Settings):
         """Sixteen hexadecimal digits that identify the settings, see `identity.config_hash`."""
         named = self.identity | {"algorithm": self.parsed.row}
         given = {name: value for name, value in self.resolved().items() if name not in named}
-        others = {name: value for name, value in given.items() if value != LM_DEFAULTS[name]}
+        others = {name: value for name, value in given.items() if value != {**LM_DEFAULTS, **BEFORE}[name]}
+        if "level" in others:  # before there were two, 'sequence' was the product
+            others["level"] = {"product": "sequence", "sequence": "mean"}[self.level]
+        if not self.exact:  # before, the learner was taken for the policy that generates
+            others["learner_policy"] = "evaluated"
+        others = settled(others, filter_options=self.filter_own)
         return config_hash("language", named, others, self.parsed.functions)
 
     @property
@@ -159,9 +331,18 @@ class LMConfig(Settings):
         names: tuple[str, ...] = ("task", "task_options", "model", "model_options", "new_tokens", "device", "precision")
         names += ("warm_target", "warm_least", "warm_updates", "warm_batch", "warm_learning_rate", "warm_flaw")
         settings = {name: getattr(self, name) for name in names}
+        later = {"cut_responses": "judged", "chat_options": "{}", "date": DATE, "lora_rank": 0, "lora_alpha": 32.0}
+        settings |= {name: getattr(self, name) for name, before in later.items() if getattr(self, name) != before}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+RULE_NUMBERS = {name: f"filter.{name}" for name in ("delta", "clip", "truncation")} | {
+    name: name for name in ("clip_high", "clip_low", "divergence_limit", "ratio_cap", "dppo_cap", "temperature")
+}
+"""Settings that only rules read, and what these know them as.
+
+The diagnostic `clip_fraction` takes ε from `clip` under every rule.
+"""
 LM_SETTINGS = LMConfig.fields()
 """Every setting, with its `default` and its `description`."""
 
@@ -171,32 +352,57 @@ def lm_meanings() -> dict[str, str]:
     return {name: str(spec.description) for name, spec in LM_SETTINGS.items()}
 
 
+BEFORE: dict[str, Any] = {"cut_responses": "judged"}
+"""What runs did before there was a setting, where its default is another: identities leave this out, not the default.
+
+So a run of before is a run of today whose settings say what it did, under the identity that it always had.
+"""
+
+
+def rebuild_lm(recorded: Mapping[str, Any]) -> LMConfig:
+    """Make the configuration of a recorded run, of which a setting that it does not name was as in `BEFORE`.
+
+    Raises:
+        UserError: as `build_lm`.
+    """
+    settings = {**BEFORE, **recorded}
+    if settings.get("level") == "sequence" and not recorded.keys() & BEFORE.keys():
+        settings["level"] = "product"
+    return build_lm(settings)
+
+
 def build_lm(settings: Mapping[str, Any]) -> LMConfig:
     """Make a configuration from loosely typed settings.
 
     Args:
-        settings: names of `LMConfig`'s fields with values as YAML or the command line gives them; `task_options` and
-            `model_options` may be mappings.
+        settings: names of `LMConfig`'s fields with values as YAML or the command line gives them; `task_options`,
+            `model_options` and `chat_options` may be mappings.
 
     Raises:
         UserError: an unknown name, a value of the wrong type or out of range.
     """
-    given = {str(name): value for name, value in settings.items()}
-    for name in given.keys() & {"task_options", "model_options"}:
+    given = gathered(settings)
+    if isinstance(given.get("date"), datetime.date):  # as YAML reads a day
+        given["date"] = given["date"].isoformat()
+    for name in given.keys() & {"task_options", "model_options", "chat_options"}:
         if isinstance(given[name], Mapping):
             given[name] = json.dumps(dict(given[name]), sort_keys=True)
     return LMConfig(**given)
 
 
-def _mapping(name: str, text: str) -> dict[str, Any]:
-    """Read settings written on one line."""
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
-        value = None
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise UserError(f"{name} is '{text}', but it must be a mapping such as '{{max_terms: 3}}'")
-    return value
+def require_read(given: Iterable[str], config: LMConfig) -> None:
+    """Refuse settings that were given another value than their default and that the run does not read.
+
+    Raises:
+        UserError: there is one.
+    """
+    unread = config.unread
+    for name in map(holder_of, given):
+        if name in unread and getattr(config, name) != LM_DEFAULTS[name]:
+            raise UserError(
+                f"{name} is set to {getattr(config, name)!r}, which would change nothing, since {unread[name]}: leave "
+                "it out"
+            )
 
 
 LM_DEFAULTS = LMConfig().resolved()

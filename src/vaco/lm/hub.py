@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
-from typing import Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from vaco.errors import UserError
 
@@ -24,6 +26,35 @@ def offline() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+def cached_revision(name: str) -> str | dict[str, Any]:
+    """The commit of a model in the hub's cache that loading takes; empty if there is none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent.name if isinstance(found, str) else {}
+
+
+def whole_snapshot(name: str, forms: list[str]) -> Path:
+    """The folder of a model in the hub's cache, fetched as far as it is not there.
+
+    Args:
+        name: hub id.
+        forms: patterns of the files that are wanted.
+
+    Raises:
+        OSError: weights are missing, as they are where fetching broke off and there is no network now.
+    """
+    from huggingface_hub import snapshot_download
+
+    folder = Path(snapshot_download(name, allow_patterns=forms))
+    indices = [json.loads(index.read_bytes()) for index in folder.glob("*.safetensors.index.json")]
+    wanted = {file for index in indices for file in index["weight_map"].values()} or {"model.safetensors"}
+    missing = sorted(file for file in wanted if not (folder / file).is_file())
+    if missing:
+        raise OSError(f"{folder} lacks {missing[0]}")
+    return folder
 
 
 def fetch(name: str, kind: Literal["model", "data set"], load: Callable[[], Fetched], instead: str) -> Fetched:

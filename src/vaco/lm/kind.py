@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from vaco.lm.config import build_lm
+from vaco.campaign.kinds import CONTROL, Kind, Manifest, Rows
+from vaco.campaign.tiers import Tier, load_tier
+from vaco.lm.config import rebuild_lm
 from vaco.lm.tiers import LMTier, load_lm_tier
-from vaco.runs.kinds import CONTROL, Kind, Manifest, Rows
-from vaco.runs.tiers import Tier, load_tier
 
 
 def _incomplete(manifest: Manifest, phases: Rows, evals: Rows) -> Iterator[tuple[str, str]]:
-    config = build_lm(manifest["config"])
+    config = rebuild_lm(manifest["config"])
     if phases["update"].tolist() != list(range(1, config.updates + 1)):
         rows = len(phases["update"])
         yield "phases", f"has {rows} rows that are not the {config.updates} updates of the run in order"
@@ -31,7 +31,7 @@ LANGUAGE = Kind(
     words="language models",
     subject="task",
     must_be_one=("torch", "transformers"),
-    rebuild=build_lm,
+    rebuild=rebuild_lm,
     incomplete=_incomplete,
 )
 KINDS = (CONTROL, LANGUAGE)

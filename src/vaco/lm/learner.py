@@ -6,24 +6,26 @@ the step ascends Σ c log π(token) / number of response tokens. The denominator
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vaco.errors import UserError
 from vaco.lm.config import LMConfig
+from vaco.lm.model import recomputing
+from vaco.lm.parallel import ALONE, Group
 from vaco.lm.sample import Responses
+from vaco.lm.terms import Terms, pieces_by_length, token_logp, token_terms, trimmed_terms
+from vaco.lm.weights import trained
+from vaco.objectives import regressions
 from vaco.objectives import tokens as rules
 from vaco.objectives.divergence import effective_sample_size, sampled_total_variation
 from vaco.objectives.filters import Samples
 
 LOG_RATIO_LIMIT = 20.0
-TOKENS_AT_ONCE = 16_384
-"""Tokens of one pass that only evaluates; how many a gradient step takes at once is a setting."""
-SMALLEST_PIECE = 24
+MOST_SKIPPED = 10
+"""Steps on end with a gradient that is not finite, after which training stops."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Round:
         versions: the update after which each row's behaviour policy was taken, [rows].
         reference_logp: log π_ref of each whole response for TBA, else zeros, [rows].
         order: the problems' order in the minibatches.
+        aligned_logp: log β of each response token, evaluated by the learner's own forward pass, [rows, new_tokens];
+            None where that is what generation computes, to rounding.
     """
 
     responses: Responses
@@ -45,6 +49,14 @@ class Round:
     versions: Tensor
     reference_logp: Tensor
     order: Tensor
+    aligned_logp: Tensor | None = None
+
+    def take(self, rows: Tensor) -> Round:
+        """Some of the rows, trimmed to the longest of them; `order` is left as it is."""
+        responses = self.responses.take(rows)
+        aligned = None if self.aligned_logp is None else self.aligned_logp[rows, : responses.behaviour_logp.shape[1]]
+        own = {name: getattr(self, name)[rows] for name in ("rewards", "advantages", "versions", "reference_logp")}
+        return replace(self, responses=responses, aligned_logp=aligned, **own)
 
 
 def group_advantages(rewards: Tensor, kind: str) -> Tensor:
@@ -66,105 +78,23 @@ def group_advantages(rewards: Tensor, kind: str) -> Tensor:
     return centred
 
 
-class Terms(NamedTuple):
-    """What a forward pass says of response tokens; [rows, new_tokens], 0 beyond the response.
-
-    Attributes:
-        logp: log π(token | before), with gradients if they are enabled.
-        entropy: of π(· | before) over the vocabulary, nats, never with gradients; None if it was not asked for.
-    """
-
-    logp: Tensor
-    entropy: Tensor | None
-
-
-def token_logp(model: Any, responses: Responses) -> Tensor:
-    """The log-probabilities of `token_terms`."""
-    return token_terms(model, responses, entropy=False).logp
-
-
-def token_terms(model: Any, responses: Responses, entropy: bool = True) -> Terms:
-    """Log-probability of every response token under a model, from a fresh forward pass, and the policy's entropy there.
-
-    The output layer is applied to the places that precede a response token, and to no other.
-
-    Args:
-        model: a causal language model of `transformers`.
-        responses: the responses, padded on the right, which a causal model does not see from the left.
-        entropy: whether to compute it.
-    """
-    mask = responses.mask
-    rows, steps = mask.nonzero(as_tuple=True)
-    places = responses.prompt_lengths[rows] + steps - 1
-    hidden = model.get_decoder()(input_ids=responses.tokens, use_cache=False).last_hidden_state
-    logits = model.get_output_embeddings()(hidden[rows, places]).float()
-    chosen = responses.tokens[rows, places + 1]
-    every = logits.log_softmax(-1)
-    empty = torch.zeros(mask.shape, device=every.device)
-    logp = empty.index_put((rows, steps), every.gather(1, chosen[:, None])[:, 0])
-    if not entropy:
-        return Terms(logp, None)
-    with torch.no_grad():
-        # −∞ · 0 is NaN, but a token of no probability adds nothing.
-        values = -(every.exp() * every.clamp(min=torch.finfo(every.dtype).min)).sum(-1)
-    return Terms(logp, empty.index_put((rows, steps), values))
-
-
-def trimmed_terms(model: Any, responses: Responses, entropy: bool = True, at_once: int = TOKENS_AT_ONCE) -> Terms:
-    """`token_terms` of all rows, computed in pieces of similar length so that little padding is computed with.
-
-    Gradients, if they are enabled, go through all pieces.
-    """
-    pieces = pieces_by_length(responses, at_once)
-    width = responses.behaviour_logp.shape[1]
-    parts = [token_terms(model, responses.take(rows), entropy) for rows in pieces]
-    back = torch.argsort(torch.cat(pieces))
-
-    def joined(tensors: Iterable[Tensor | None]) -> Tensor:
-        found = [tensor for tensor in tensors if tensor is not None]
-        return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in found])[back]
-
-    return Terms(joined(part.logp for part in parts), joined(part.entropy for part in parts) if entropy else None)
-
-
-def evaluate_logp(model: Any, responses: Responses, at_once: int = TOKENS_AT_ONCE) -> Tensor:
-    """`token_logp` without gradient, in pieces; [rows, new_tokens]."""
-    with torch.no_grad():
-        return trimmed_terms(model, responses, entropy=False, at_once=at_once).logp
-
-
-def pieces_by_length(responses: Responses, at_once: int = TOKENS_AT_ONCE) -> list[Tensor]:
-    """Rows sorted by length and cut where a piece would hold much padding, or more than `at_once` tokens.
-
-    A piece ends before a row that is a fifth longer than the piece's first, unless the piece is still so small that
-    another forward pass would cost more than the padding.
-    """
-    lengths = responses.prompt_lengths + responses.response_lengths
-    order = torch.argsort(lengths, stable=True)
-    pieces: list[list[int]] = [[]]
-    for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        piece = pieces[-1]
-        padded = len(piece) >= SMALLEST_PIECE and length > 1.2 * int(lengths[piece[0]])
-        if piece and (padded or (len(piece) + 1) * length > at_once):
-            pieces.append([])
-        pieces[-1].append(row)
-    return [torch.tensor(piece, device=order.device) for piece in pieces]
-
-
 class Learner:
     """The model, its optimizer, and one method that makes a gradient step."""
 
-    def __init__(self, config: LMConfig, model: torch.nn.Module) -> None:
+    def __init__(self, config: LMConfig, model: torch.nn.Module, group: Group = ALONE) -> None:
         """Prepare the optimizer.
 
         Args:
             config: the run's configuration.
             model: trained in place.
+            group: the processes that make each step together.
         """
-        self.config, self.model = config, model
+        self.config, self.model, self.group = config, model, group
+        self.moved = [value for _, value in trained(model)]
         self.algorithm, self.settings = config.parsed, config.token_settings
+        self.skipped = 0  # steps on end
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+            self.moved, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
         )
 
     def step(self, batch: Round, proximal_logp: Tensor | None, update: int) -> dict[str, float]:
@@ -179,40 +109,128 @@ class Learner:
             Diagnostics by column name.
 
         Raises:
-            UserError: loss or gradient is not finite; the model is then not to be saved.
+            UserError: the gradient was not finite in `MOST_SKIPPED` steps on end, none of which was made.
         """
-        responses, mask = batch.responses, batch.responses.mask
-        at_once = self.config.tokens_at_once
-        whole = int(responses.tokens.numel()) <= at_once
-        with torch.set_grad_enabled(whole):
-            current, entropy = trimmed_terms(self.model, responses, at_once=at_once)
-        verdict = self._coefficients(batch, current.detach(), proximal_logp, update)
-        denominator = mask.sum().clamp(min=1)
+        responses = batch.responses
         self.optimizer.zero_grad(set_to_none=True)
-        if whole:
-            loss = -(verdict.coefficient * current).sum() / denominator
-            loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            for rows in pieces_by_length(responses, at_once):
-                part = token_logp(self.model, responses.take(rows))
-                coefficient = verdict.coefficient[rows, : part.shape[1]]
-                (-(coefficient * part).sum() / denominator).backward()  # type: ignore[no-untyped-call]
+        tokens = responses.mask.sum().clamp(min=1)
+        denominator = tokens
+        if self.config.denominator == "constant":
+            denominator = tokens.new_tensor(len(batch.rewards) * self.config.new_tokens)
+        with recomputing(self.model, self.config.gradient_checkpointing):
+            verdict, entropy = self._backward(batch, proximal_logp, update, denominator)
         rate = self.config.learning_rate * min(1.0, (update + 1) / max(1, self.config.warmup_updates))
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        if not bool(torch.isfinite(norm)):
+        norm = torch.nn.utils.clip_grad_norm_(self.moved, self.config.max_grad_norm)
+        made = bool(torch.isfinite(norm))
+        self.skipped = 0 if made else self.skipped + 1
+        if self.skipped >= MOST_SKIPPED:
             raise UserError(
-                f"the gradient is not finite at update {update + 1}: lower learning_rate (now "
-                f"{self.config.learning_rate}) or use a filter that bounds the ratio"
+                f"the gradient was not finite in {self.skipped} steps on end, up to update {update + 1}: lower "
+                f"learning_rate (now {self.config.learning_rate}) or use a filter that bounds the ratio"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
-        assert entropy is not None
-        mean_entropy = float(entropy.sum()) / float(denominator)
-        return {**verdict.diagnostics, "entropy": mean_entropy, "grad_norm": float(norm), "learning_rate": rate}
+        if made:
+            self.optimizer.step()
+        mean_entropy = float(entropy.sum()) / float(tokens)
+        return {
+            **verdict.diagnostics,
+            "entropy": mean_entropy,
+            "grad_norm": float(norm),
+            "learning_rate": rate,
+            "skipped": float(not made),
+        }
 
-    def _coefficients(self, batch: Round, current: Tensor, proximal_logp: Tensor | None, update: int) -> Verdict:
-        """The coefficient of every response token, zero elsewhere, and the minibatch's diagnostics."""
+    def _backward(
+        self, batch: Round, proximal_logp: Tensor | None, update: int, denominator: Tensor
+    ) -> tuple[Verdict, Tensor]:
+        """Leave the minibatch's gradient in the parameters; its verdict and the entropy of every token.
+
+        Too large a minibatch is cut into pieces. A rule that looks at every response alone then needs one pass; one
+        with a statistic of the minibatch needs another without gradient first.
+        """
+        responses, at_once = batch.responses, self.config.tokens_at_once
+        if self.group.size > 1:
+            return self._backward_shared(batch, proximal_logp, update, denominator)
+        if int(responses.tokens.numel()) <= at_once:
+            current, entropy = self._terms(responses)
+            verdict = self._coefficients(batch, current.detach(), proximal_logp, update)
+            _descend(verdict.coefficient, current, denominator)
+            assert entropy is not None
+            return verdict, entropy
+        pieces = pieces_by_length(responses, at_once)
+        if self.algorithm.filter is None or not self.algorithm.filter.alone:
+            with torch.no_grad():
+                current, entropy = self._terms(responses)
+            verdict = self._coefficients(batch, current, proximal_logp, update)
+            for rows in pieces:
+                part = token_logp(self.model, responses.take(rows), self.config.logits_at_once)
+                _descend(verdict.coefficient[rows, : part.shape[1]], part, denominator)
+            assert entropy is not None
+            return verdict, entropy
+        current, entropy = (torch.zeros_like(responses.behaviour_logp) for _ in range(2))
+        mean_length = responses.response_lengths.double().mean()
+        for rows in pieces:
+            piece = batch.take(rows)
+            terms = token_terms(self.model, piece.responses, logits_at_once=self.config.logits_at_once)
+            width = terms.logp.shape[1]
+            near = None if proximal_logp is None else proximal_logp[rows, :width]
+            own = self._coefficients(piece, terms.logp.detach(), near, update, mean_length)
+            _descend(own.coefficient, terms.logp, denominator)
+            current[rows, :width] = terms.logp.detach()
+            assert terms.entropy is not None
+            entropy[rows, :width] = terms.entropy
+        return self._coefficients(batch, current, proximal_logp, update), entropy
+
+    def _terms(self, responses: Responses) -> Terms:
+        at_once, logits = self.config.tokens_at_once, self.config.logits_at_once
+        return trimmed_terms(self.model, responses, at_once=at_once, logits_at_once=logits)
+
+    def _backward_shared(
+        self, batch: Round, proximal_logp: Tensor | None, update: int, denominator: Tensor
+    ) -> tuple[Verdict, Tensor]:
+        """`_backward` of several processes: each takes its rows through the model, and all judge all rows."""
+        responses, group = batch.responses, self.group
+        count = len(responses.tokens)
+        rows = group.rows(responses.tokens)
+        own = responses.take(rows)
+        whole = int(own.tokens.numel()) <= self.config.tokens_at_once
+        with torch.set_grad_enabled(whole):
+            terms = self._terms(own)
+        assert terms.entropy is not None
+        width = responses.behaviour_logp.shape[1]
+        current, entropy = (
+            torch.nn.functional.pad(every, (0, width - every.shape[1]))
+            for every in (group.together(part, count) for part in (terms.logp.detach(), terms.entropy))
+        )
+        verdict = self._coefficients(batch, current, proximal_logp, update)
+        mine = verdict.coefficient[rows, : terms.logp.shape[1]]
+        if whole:
+            _descend(mine, terms.logp, denominator)
+        else:
+            for some in pieces_by_length(own, self.config.tokens_at_once):
+                part = token_logp(self.model, own.take(some), self.config.logits_at_once)
+                _descend(mine[some, : part.shape[1]], part, denominator)
+        group.add_up(value.grad for value in self.moved if value.grad is not None)
+        return verdict, entropy
+
+    def _coefficients(
+        self,
+        batch: Round,
+        current: Tensor,
+        proximal_logp: Tensor | None,
+        update: int,
+        mean_length: Tensor | None = None,
+    ) -> Verdict:
+        """The coefficient of every response token, zero elsewhere, and the minibatch's diagnostics.
+
+        Args:
+            batch: the minibatch or a part of it.
+            current: log π, [rows, new_tokens].
+            proximal_logp: log π_T, same shape; None where π_T = β.
+            update: the current policy's version.
+            mean_length: of the whole minibatch's responses, tokens; by default of those in `batch`.
+        """
         responses, mask = batch.responses, batch.responses.mask
         weights = mask.to(current.dtype)
         log_ratio = (current - responses.behaviour_logp) * weights
@@ -223,38 +241,77 @@ class Learner:
         staleness = self._staleness(batch.versions, update)[:, None].expand_as(ratio)
         samples = Samples(ratio=ratio, learner_ratio=learner_ratio, advantages=advantages, weights=weights)
         seen = rules.Tokens(samples, staleness, responses.behaviour_logp)
-        if self.config.level == "sequence":
-            seen = _whole_responses(seen, log_ratio, log_learner * weights)
+        lengths = responses.response_lengths[:, None]
+        if self.config.level != "token":
+            shares = lengths.clamp(min=1) if self.config.level == "sequence" else torch.ones_like(lengths)
+            seen = _whole_responses(seen, log_ratio / shares, log_learner * weights / shares)
         if self.algorithm.filter is None:
             coefficient = self._regression(batch, log_ratio.sum(-1), current).to(ratio.dtype)[:, None] * weights
-            kept, triggered = mask, False
+            kept, triggered, moved = mask, False, coefficient != 0
         else:
             verdict = self.algorithm.filter.function(seen, self.settings)
             coefficient = verdict.coefficient.expand_as(weights) * weights
+            if self.config.level == "sequence":  # ∇ of a mean over the response's tokens, and a mean over responses
+                mean = responses.response_lengths.double().mean() if mean_length is None else mean_length
+                coefficient = coefficient * (mean / lengths.clamp(min=1)).to(coefficient.dtype)
             kept, triggered = verdict.kept.expand_as(mask), bool(verdict.triggered)
-        return Verdict(coefficient, _diagnose(samples, kept, triggered, staleness, mask, self.config.clip))
+            moved = advantages != 0
+        return Verdict(
+            coefficient,
+            _diagnose(samples, kept, triggered, staleness, mask, self.config.clip)
+            | self._split(batch, samples, proximal_logp is not None)
+            | _signal(kept, moved, mask),
+        )
+
+    def _split(self, batch: Round, x: Samples, evaluated: bool) -> dict[str, float]:
+        """What of the total lag was there before the policy moved away from π_T.
+
+        With β' for β as the learner computes it, ρ − 1 = (β'/β − 1) + (ρ_T − β'/β) + (ρ − ρ_T), token by token: what
+        generation and learner compute differently, the backward lag and the forward lag. Of each half the mean|·| is
+        measured; by the triangle inequality their sum bounds the total lag.
+
+        Args:
+            batch: the minibatch.
+            x: its ratios.
+            evaluated: whether ρ_T was, rather than set to 1.
+        """
+        aligned = torch.ones_like(x.ratio)
+        if batch.aligned_logp is not None:
+            difference = (batch.aligned_logp - batch.responses.behaviour_logp) * batch.responses.mask
+            aligned = difference.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+        mismatch = float(sampled_total_variation(aligned, 1.0, x.weights))
+        backward = float(sampled_total_variation(x.learner_ratio, aligned, x.weights))
+        unknown = not evaluated and self.config.stale
+        return {"mismatch": mismatch, "backward_lag": float("nan") if unknown else backward}
 
     def _staleness(self, versions: Tensor, update: int) -> Tensor:
         """Policy versions from the behaviour policy to the current one.
 
-        In gradient steps, or in rounds: then the current round counts as one, since the policy that it trains is one
-        version beyond the one that opened it. At K = 1 that makes A-3PO the clip of PPO against β.
+        In the algorithm's own unit, see `tokens.UNITS`. Where it is rounds or train steps, which are one here, A-3PO
+        is the clip of PPO against β at K = 1.
         """
-        if not self.algorithm.by_rounds:
+        if self.algorithm.unit == "steps":
             return update - versions
         size = self.config.minibatches
-        return 1 + update // size - versions // size
+        age = update // size - versions // size
+        return age + 1 if self.algorithm.unit == "rounds" else age.clamp(min=1)
 
     def _regression(self, batch: Round, log_ratio: Tensor, current: Tensor) -> Tensor:
         """Coefficients of whole responses [rows] under TBA or OAPL."""
         groups = (-1, self.config.samples)
         rewards = batch.rewards.reshape(groups)
         if self.algorithm.regression == "oapl":
-            value = rules.oapl_coefficient(rewards, log_ratio.reshape(groups), self.settings.temperature)
+            value = regressions.oapl_coefficient(rewards, log_ratio.reshape(groups), self.settings.temperature)
         else:
             from_reference = (current.sum(-1) - batch.reference_logp).reshape(groups)
-            value = rules.tba_coefficient(rewards, from_reference, self.settings.temperature)
+            value = regressions.tba_coefficient(rewards, from_reference, self.settings.temperature)
         return value.reshape(-1)
+
+
+def _descend(coefficient: Tensor, logp: Tensor, denominator: Tensor) -> None:
+    """Add the gradient of −Σ c log π / denominator to the parameters'."""
+    loss = -(coefficient * logp).sum() / denominator
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -266,7 +323,11 @@ class Verdict:
 
 
 def _whole_responses(x: rules.Tokens, log_ratio: Tensor, log_learner: Tensor) -> rules.Tokens:
-    """The same minibatch with one sample a response: products of ratios, [rows, 1]."""
+    """The same minibatch with one sample a response: the exponential of summed log-ratios, [rows, 1].
+
+    As they are the sum is the product of a response's ratios; divided by its length before, their geometric mean, which
+    is GSPO's ratio (arXiv 2507.18071).
+    """
     limit = LOG_RATIO_LIMIT
     samples = x.samples._replace(
         ratio=log_ratio.sum(-1, keepdim=True).clamp(-limit, limit).exp(),
@@ -276,6 +337,22 @@ def _whole_responses(x: rules.Tokens, log_ratio: Tensor, log_learner: Tensor) ->
     )
     behaviour = (x.behaviour_logp * x.weights).sum(-1, keepdim=True)
     return replace(x, samples=samples, staleness=x.staleness[:, :1], behaviour_logp=behaviour)
+
+
+def _signal(kept: Tensor, moved: Tensor, mask: Tensor) -> dict[str, float]:
+    """How many tokens have a signal at all, and what becomes of these.
+
+    In a group whose rewards are all equal no token can gain or lose a gradient, so that it would only water a share
+    down that is to say how much a rule drops.
+
+    Args:
+        kept: whether the rule left a token its gradient.
+        moved: whether the token has a signal: an advantage, or a coefficient of a regression.
+        mask: the response tokens.
+    """
+    signal = float((moved & mask).sum())
+    dropped = float((~kept & moved & mask).sum()) / signal if signal else 0.0
+    return {"signal_fraction": signal / max(float(mask.sum()), 1.0), "dropped_signal": dropped}
 
 
 def _diagnose(

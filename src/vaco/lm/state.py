@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vaco.lag import PolicyBuffer
 from vaco.lm.learner import Round
-from vaco.lm.rounds import Snapshot
+from vaco.lm.run import Run, Snapshot
 from vaco.lm.sample import as_arrays, from_arrays
-from vaco.lm.warm import parameters, set_parameters
-
-if TYPE_CHECKING:
-    from vaco.lm.train import Run
-
-Arrays = dict[str, NDArray[Any]]
+from vaco.lm.weights import Arrays, Lazy, set_parameters, trained
 
 INTEGERS = ("update", "round", "place", "responses", "tokens", "problems")
 _OF_ROUND = ("rewards", "advantages", "versions", "reference_logp", "order")
@@ -36,23 +33,27 @@ def facts(run: Run) -> dict[str, Any]:
     return {"update": run.update, "seconds": run.clock.total, "versions": versions, "draws": draws}
 
 
-def arrays(run: Run) -> Arrays:
-    """Everything else that a bitwise continuation needs."""
-    result: Arrays = {f"model.{name}": value for name, value in parameters(run.model).items()}
-    names = [name for name, _ in run.model.named_parameters()]
+def arrays(run: Run) -> Mapping[str, NDArray[Any]]:
+    """Everything else that a bitwise continuation needs, not copied: to be written before the run goes on."""
+    result: dict[str, Tensor | NDArray[Any]] = {f"model.{name}": value for name, value in trained(run.model)}
+    names = [name for name, _ in trained(run.model)]
     for index, entry in run.learner.optimizer.state_dict()["state"].items():
-        for key, value in entry.items():
-            result[f"adam.{names[index]}|{key}"] = value.detach().float().cpu().numpy().copy()
+        result |= {f"adam.{names[index]}|{key}": value for key, value in entry.items()}
     for place, snapshot in enumerate(run.buffer):
-        result |= {f"buffer.{place}.{name}": value for name, value in (snapshot.weights or {}).items()}
+        if isinstance(snapshot.weights, dict):
+            result |= {f"buffer.{place}.{name}": value for name, value in snapshot.weights.items()}
     if run.round is not None and run.update % run.config.minibatches:
         result |= {f"round.{name}": getattr(run.round, name).cpu().numpy() for name in _OF_ROUND}
+        if run.round.aligned_logp is not None:
+            result["round.aligned_logp"] = run.round.aligned_logp.cpu().numpy()
         result |= {f"responses.{name}": value for name, value in as_arrays(run.round.responses).items()}
         if run.proximal is not None:
             result["proximal"] = run.proximal.cpu().numpy()
+    if run.source is not None:
+        result |= {f"source.{name}": value for name, value in run.source.state().items()}
     result |= {f"rows.{name}": value for name, value in columns(run.rows, np.float64).items()}
     result |= {f"evals.{name}": value for name, value in columns(run.evals, np.float64).items()}
-    return result
+    return Lazy(result)
 
 
 def restore(run: Run, meta: dict[str, Any], saved: Arrays) -> None:
@@ -68,17 +69,20 @@ def restore(run: Run, meta: dict[str, Any], saved: Arrays) -> None:
     for name, generator in run.generators.items():
         generator.bit_generator.state = meta["draws"][name]
     run.buffer = PolicyBuffer(run.config.lag)
+    kept = run.config.lag > 1
     for place, version in enumerate(meta["versions"]):
-        run.buffer.push(Snapshot(int(version), part(f"buffer.{place}.") or None))
+        run.buffer.push(Snapshot(int(version), part(f"buffer.{place}.") or (run.kept(version) if kept else None)))
     if "round.rewards" in saved:
         tensors = {name: torch.from_numpy(value).to(device) for name, value in part("round.").items()}
         run.round = Round(responses=from_arrays(part("responses."), device), **tensors)
         run.proximal = torch.from_numpy(saved["proximal"]).to(device) if "proximal" in saved else None
+    if run.source is not None:
+        run.source.set_state(part("source."))
     run.rows, run.evals = _to_rows(part("rows.")), _to_rows(part("evals."))
 
 
 def _restore_adam(run: Run, saved: Arrays) -> None:
-    names = [name for name, _ in run.model.named_parameters()]
+    names = [name for name, _ in trained(run.model)]
     entries: dict[int, dict[str, Any]] = {}
     for key, value in saved.items():
         name, _, part = key.rpartition("|")

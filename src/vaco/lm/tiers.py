@@ -7,9 +7,7 @@ with settings of its own, under a name such as `vaco-delta0.1`.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -18,11 +16,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from vaco.campaign.tier_file import Closed, Counts, Names, PathName, Seeds, TrainingSettings
+from vaco.command import Parser, run_command
 from vaco.errors import UserError, nearest
-from vaco.lm.config import LM_DEFAULTS, LM_SETTINGS, LMConfig, build_lm, lm_meanings
+from vaco.lm.config import LM_DEFAULTS, LM_SETTINGS, LMConfig, build_lm, lm_meanings, require_read
+from vaco.paths import user_path
+from vaco.runs import words
 from vaco.runs.explain import check
-from vaco.runs.tier_file import Closed, Counts, Names, PathName, Seeds, TrainingSettings
-from vaco.runs.yaml_file import read_yaml
+from vaco.runs.settings import holder_of
+from vaco.yaml_file import read_yaml
 
 MAIN = "main"
 GRID = ("algorithms", "minibatches", "lags", "seeds")
@@ -143,7 +145,7 @@ def load_lm_tier(path_or_name: str | Path) -> LMTier:
             or setting, or a name that differs from the file's.
     """
     text = str(path_or_name)
-    path = Path(text) if text.endswith((".yaml", ".yml")) else Path("config") / f"{text}.yaml"
+    path = user_path(text) if text.endswith((".yaml", ".yml")) else Path("config") / f"{text}.yaml"
     if not path.is_file():
         known = [p.stem for p in Path("config").glob("lm_*.yaml")]
         hint = nearest(text, known) if known else "run this command from the root of the repository"
@@ -181,10 +183,11 @@ def _build(file: LMTierFile, where: str) -> LMTier:
         algorithm, own = (chosen.algorithm, chosen.training) if chosen else (name, {})
         settings = {"algorithm": algorithm, "minibatches": minibatches, "lag": lag, "seed": seed}
         try:
-            config = build_lm({**file.training, **own, **settings})
+            config = _config(file.training, own, settings)
         except UserError as problem:
             raise UserError(f"{where}: {problem}") from None
         runs.append(LMRun(file.tier, name, config, own, tuple(grid_names)))
+    _check_read(file.training, [run.config for run in runs], where)
     other = next((run for run in runs if run.config.warm_hash != runs[0].config.warm_hash), None)
     if other:
         raise UserError(
@@ -197,6 +200,31 @@ def _build(file: LMTierFile, where: str) -> LMTier:
     return LMTier(file.tier, " ".join(file.description.split()), file.training, grids, tuple(runs))
 
 
+def _config(shared: Mapping[str, Any], own: Mapping[str, Any], settings: Mapping[str, Any]) -> LMConfig:
+    """A run's configuration: of the tier's settings those that its algorithm reads, and all of a variant's.
+
+    Raises:
+        UserError: a value out of range, or a setting of the variant's own that its algorithm does not read.
+    """
+    config = build_lm({**shared, **own, **settings})
+    require_read(own, config)
+    idle = {name for name in shared if holder_of(name) in config.unread and name not in own}
+    return build_lm({**{name: value for name, value in shared.items() if name not in idle}, **own, **settings})
+
+
+def _check_read(shared: Mapping[str, Any], configs: Sequence[LMConfig], where: str) -> None:
+    """Refuse a setting of the tier that no run of it reads.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name in shared:
+        holder = holder_of(name)
+        unread = [config.unread.get(holder) for config in configs]
+        if all(unread) and build_lm({name: shared[name]}).resolved()[holder] != LM_DEFAULTS[holder]:
+            raise UserError(f"{where}: no run reads {name}, since {unread[0]}: remove it")
+
+
 def _check_settings(given: Mapping[str, Any], where: str) -> None:
     """Refuse settings that are keys of the tier, and settings that do not exist.
 
@@ -206,21 +234,18 @@ def _check_settings(given: Mapping[str, Any], where: str) -> None:
     for name in given:
         if name in ("algorithm", "minibatches", "lag", "seed"):
             raise UserError(f"{where}: '{name}' is no training setting: write it as a key of the tier itself")
-        if name not in LM_SETTINGS:
-            raise UserError(f"{where}: there is no setting '{name}': {nearest(str(name), LM_SETTINGS)}")
+        if holder_of(str(name)) not in LM_SETTINGS:
+            hint = words.hint(str(name), LM_SETTINGS, lm_meanings())
+            raise UserError(f"{where}: there is no setting '{name}': {hint}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m vaco.lm.tiers TIER` prints the tier's plan, one line of JSON."""
-    parser = argparse.ArgumentParser(prog="python -m vaco.lm.tiers", description="Print the plan of a tier.")
+    parser = Parser(prog="python -m vaco.lm.tiers", description="Print the plan of a tier.")
     parser.add_argument("tier", help="name of a tier in config/, or the path of its file")
-    try:
-        print(load_lm_tier(parser.parse_args(arguments).tier).plan())
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
+    print(load_lm_tier(parser.parse_args(arguments).tier).plan())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vaco.errors import UserError
 
+DATE = "2026-01-01"
+"""What day chat templates see unless another is set."""
 ALPHABET = string.digits + "+-*/=(),#.:?!' \n" + string.ascii_lowercase
 
 
@@ -23,7 +28,11 @@ class Tokenizer(Protocol):
 
     @property
     def eos_id(self) -> int:
-        """Id that ends a response."""
+        """Id that is written to end a worked solution; one of `end_ids`."""
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Every id that ends a response."""
 
     @property
     def vocab_size(self) -> int:
@@ -43,6 +52,7 @@ class CharTokenizer:
     """One token a character of a fixed alphabet."""
 
     pad_id, bos_id, eos_id = 0, 1, 2
+    end_ids = (2,)
     vocab_size = 3 + len(ALPHABET)
 
     def __init__(self) -> None:
@@ -77,28 +87,73 @@ class CharTokenizer:
         return text
 
 
+@dataclass(frozen=True)
+class Chat:
+    """How a request is put into a model's chat template.
+
+    Attributes:
+        date: the day that a template sees as today, ISO 8601: the real one would make a run differ tomorrow.
+        options: further variables of the template, such as ``enable_thinking``; ``chat_template`` is the name of one of
+            several templates.
+    """
+
+    date: str = DATE
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def _clock_at(day: datetime.date) -> Iterator[None]:
+    """Let chat templates that ask transformers for the day, which takes no other answer than the clock's, see `day`."""
+    from transformers.utils import chat_template_utils
+
+    class Fixed(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Fixed:
+            return cls(day.year, day.month, day.day, tzinfo=tz)
+
+    clock = chat_template_utils.datetime
+    chat_template_utils.datetime = Fixed
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = clock
+
+
 class HubTokenizer:
-    """A tokenizer of transformers.
+    """A tokenizer of transformers; one without a padding token pads with its end token.
 
     Args:
         tokenizer: a `PreTrainedTokenizerBase`.
         name: the model's name, for messages.
+        ends: the ids that the model's own configuration declares to end a response, beside the tokenizer's.
+        chat: how requests are written.
 
     Raises:
-        UserError: it has no padding or no end token.
+        UserError: neither tokenizer nor model has an end token.
     """
 
-    def __init__(self, tokenizer: Any, name: str):
-        self._tokenizer = tokenizer
-        for kind, number in (("padding", tokenizer.pad_token_id), ("end", tokenizer.eos_token_id)):
-            if number is None:
-                key = "pad_token" if kind == "padding" else "eos_token"
-                raise UserError(
-                    f"the tokenizer of '{name}' has no {kind} token: name one as '{key}' in its tokenizer_config.json"
-                )
-        self.pad_id = int(tokenizer.pad_token_id)
-        self.eos_id = int(tokenizer.eos_token_id)
+    def __init__(self, tokenizer: Any, name: str, ends: Sequence[int] = (), chat: Chat | None = None):
+        self._tokenizer, self._name, self._chat = tokenizer, name, chat or Chat()
+        own = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+        self.end_ids = tuple(dict.fromkeys([*own, *map(int, ends)]))
+        if not self.end_ids:
+            raise UserError(
+                f"the tokenizer of '{name}' has no end token: name one as 'eos_token' in its tokenizer_config.json"
+            )
+        self.eos_id = self.end_ids[0]
+        # Masks come from lengths, so that padding may look like an end.
+        self.pad_id = self.eos_id if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         self.vocab_size = len(tokenizer)
+
+    @property
+    def of_transformers(self) -> Any:
+        """The tokenizer itself."""
+        return self._tokenizer
+
+    def missing_ids(self, count: int) -> list[int]:
+        """The ids below `count` that stand for no token, as where a model's embeddings are padded."""
+        known = set(self._tokenizer.get_vocab().values())
+        return [number for number in range(count) if number not in known]
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens added."""
@@ -118,4 +173,16 @@ class HubTokenizer:
             begins = self._tokenizer.encode("1")[:1] == [self._tokenizer.bos_token_id]
             return f"{self._tokenizer.bos_token}{text}" if begins else text
         message = [{"role": "user", "content": text}]
-        return str(self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+        today = datetime.date.fromisoformat(self._chat.date)
+        options = {"date_string": today.strftime("%d %b %Y"), **self._chat.options}
+        try:
+            with _clock_at(today):
+                written = self._tokenizer.apply_chat_template(
+                    message, tokenize=False, add_generation_prompt=True, **options
+                )
+        except Exception as error:  # of jinja2's dozen, and transformers' own where templates are several
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"the chat template of '{self._name}' cannot be filled in ({reason}): give chat_options that it can use"
+            ) from None
+        return str(written)

@@ -9,26 +9,24 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vaco.errors import UserError
 from vaco.lm.config import LMConfig
-from vaco.lm.learner import token_logp
-from vaco.lm.model import LoadedModel
-from vaco.lm.sample import Responses, generate, response_texts
+from vaco.lm.evaluate import verdicts
+from vaco.lm.model import LoadedModel, recomputing
+from vaco.lm.sample import Responses, generate
 from vaco.lm.task import Problem, Task
+from vaco.lm.terms import pieces_by_length, token_logp
+from vaco.lm.weights import Lazy, set_parameters, trained
 from vaco.runs import checkpoint
 from vaco.runs.progress import Progress
 
 CHECK_EVERY = 50
 CHECK_PROBLEMS = 512
 FIRST_CHECK_INDEX = 1 << 30  # training problems beyond those that a warm start or RL draws
-
-Arrays = dict[str, NDArray[Any]]
 
 _NUMBER = re.compile(r"-?\d+")
 
@@ -107,7 +105,8 @@ def warm_start(config: LMConfig, loaded: LoadedModel, task: Task, *, quiet: bool
         UserError: no worked solutions, or the target was not reached within `warm_updates`.
     """
     generator = np.random.default_rng(np.random.SeedSequence((0, 77)))
-    optimizer = torch.optim.AdamW(loaded.model.parameters(), lr=config.warm_learning_rate, weight_decay=0.01)
+    moved = [value for _, value in trained(loaded.model)]
+    optimizer = torch.optim.AdamW(moved, lr=config.warm_learning_rate, weight_decay=0.01)
     size = task.size("train")
     limit = FIRST_CHECK_INDEX if size is None else size
     checks = range(FIRST_CHECK_INDEX, FIRST_CHECK_INDEX + CHECK_PROBLEMS) if size is None else range(min(size, 512))
@@ -118,23 +117,42 @@ def warm_start(config: LMConfig, loaded: LoadedModel, task: Task, *, quiet: bool
             problems = task.problems("train", generator.integers(limit, size=config.warm_batch).tolist())
             if config.warm_flaw > 0:
                 problems = [_by_flawed_teacher(problem, config.warm_flaw, generator) for problem in problems]
-            batch = worked_batch(loaded, problems)
-            loss = -token_logp(loaded.model, batch).sum() / batch.mask.sum()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with recomputing(loaded.model, config.gradient_checkpointing):
+                loss = _imitate(loaded, worked_batch(loaded, problems), config.tokens_at_once, config.logits_at_once)
             for group in optimizer.param_groups:
                 group["lr"] = config.warm_learning_rate * min(1.0, update / 100)
-            torch.nn.utils.clip_grad_norm_(loaded.model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(moved, 1.0)
             optimizer.step()
             if update % CHECK_EVERY == 0:
                 reached = _sampled_accuracy(config, loaded, task, held)
                 if reached >= config.warm_target and update >= config.warm_least:
                     return {"warm_updates": float(update), "warm_accuracy": reached}
-            progress.advance(1, {"loss": f"{loss.item():.3f}", "accuracy": f"{reached:.3f}"})
+            progress.advance(1, {"loss": f"{loss:.3f}", "accuracy": f"{reached:.3f}"})
     raise UserError(
         f"the warm start reached an accuracy of {reached:.3f} in {config.warm_updates} updates, below warm_target = "
         f"{config.warm_target}: raise warm_updates, or make the task easier"
     )
+
+
+def _imitate(loaded: LoadedModel, batch: Responses, at_once: int, logits_at_once: int = 0) -> float:
+    """Leave the gradient of the mean negative log-likelihood in the parameters, in pieces if there are many tokens.
+
+    Raises:
+        UserError: the GPU's memory was full.
+    """
+    total, tokens = 0.0, batch.mask.sum()
+    whole = int(batch.tokens.numel()) <= at_once
+    try:
+        for part in [batch] if whole else [batch.take(rows) for rows in pieces_by_length(batch, at_once)]:
+            loss = -token_logp(loaded.model, part, logits_at_once).sum() / tokens
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"the GPU's memory was full in the warm start: lower tokens_at_once (now {at_once:,})"
+        ) from None
+    return total
 
 
 def _by_flawed_teacher(problem: Problem, chance: float, generator: np.random.Generator) -> Problem:
@@ -146,28 +164,10 @@ def _by_flawed_teacher(problem: Problem, chance: float, generator: np.random.Gen
 def _sampled_accuracy(config: LMConfig, loaded: LoadedModel, task: Task, problems: list[Problem]) -> float:
     prompts = [problem.prompt for problem in problems]
     source = np.random.default_rng(np.random.SeedSequence((0, 78)))
-    responses = generate(loaded, prompts, samples=1, new_tokens=config.new_tokens, generator=source)
-    texts = response_texts(loaded, responses)
-    return float(np.mean([task.verify(text, problem) for text, problem in zip(texts, problems, strict=True)]))
-
-
-def parameters(model: torch.nn.Module) -> Arrays:
-    """The model's weights by name, each once (tied weights are one)."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in model.named_parameters()}
-
-
-def set_parameters(model: torch.nn.Module, arrays: Arrays) -> None:
-    """The inverse of `parameters`.
-
-    Raises:
-        UserError: the weights are of a model of other shape.
-    """
-    own = dict(model.named_parameters())
-    if set(own) != set(arrays) or any(tuple(own[n].shape) != arrays[n].shape for n in own):
-        raise UserError("the weights are of a model of another shape: use the settings of the run that made them")
-    with torch.no_grad():
-        for name, value in own.items():
-            value.copy_(torch.from_numpy(arrays[name]))
+    responses = generate(
+        loaded, prompts, samples=1, new_tokens=config.new_tokens, generator=source, batch=config.generate_batch
+    )
+    return float(np.mean(verdicts(loaded, task, responses, problems, config.cut_responses)))
 
 
 def save_warm_start(path: Path, config: LMConfig, loaded: LoadedModel, facts: dict[str, float]) -> None:
@@ -183,7 +183,8 @@ def save_warm_start(path: Path, config: LMConfig, loaded: LoadedModel, facts: di
     except OSError as error:
         raise atomic.write_error(path, error) from error
     meta = {"warm_hash": config.warm_hash, **facts}
-    atomic.write_bytes(path, checkpoint.pack(parameters(loaded.model), meta))
+    with atomic.writing(path) as stream:
+        checkpoint.write(stream, Lazy(dict(trained(loaded.model))), meta)
 
 
 def load_warm_start(path: Path, config: LMConfig, loaded: LoadedModel) -> dict[str, float]:

@@ -16,10 +16,16 @@ environment resets and ignores the action) have zero advantage, and must get wei
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import torch
-from torch import Tensor
+from vaco.objectives.pytorch import no_grad, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+from vaco.objectives.own import require_declaration, require_new
 
 
 class Aligned(NamedTuple):
@@ -36,6 +42,19 @@ class Alignment(NamedTuple):
     target: str | None  # the policy aligned to: None (as if on-policy), "learner" or "current"
     every_update: bool  # recomputed at every gradient step
     formula: str
+    function: Callable[..., Aligned] | None = None  # of another package, in place of `vtrace`
+    settings: type | None = None  # the frozen dataclass of settings that only this one has
+
+    def estimate(self, own: Any, **given: Any) -> Aligned:
+        """Advantages and value targets of whole trajectories.
+
+        Args:
+            own: an instance of `settings`, None if there are none.
+            given: as for `vtrace`, `advantage_decay` apart.
+        """
+        if self.function is None:
+            return vtrace(**given)
+        return self.function(**given) if self.settings is None else self.function(**given, own=own)
 
 
 ALIGNMENTS = {
@@ -43,6 +62,39 @@ ALIGNMENTS = {
     "once": Alignment("once", "learner", False, "A: V-trace(λ) towards π_T, frozen for the phase"),
     "continuous": Alignment("continuous", "current", True, "A: V-trace(λ) towards π, at every update"),
 }
+
+
+def register(
+    name: str, formula: str, *, target: Literal["learner", "current"] | None = "learner", settings: type | None = None
+) -> Callable[[Callable[..., Aligned]], Callable[..., Aligned]]:
+    """Enter a function in `ALIGNMENTS` under a name, with its formula for the table.
+
+    Args:
+        name: as written in ``ALIGN+FILTER``.
+        formula: what the table prints of it.
+        target: the policy whose ratio π_target/β the function is given: the learner, once a phase; the current one, at
+            every gradient step; or None, for which the ratio is None.
+        settings: a frozen dataclass of settings that only this alignment has, given to the function as ``own``.
+
+    Returns:
+        A decorator of functions that take the keywords of `vtrace` (`advantage_decay` apart) and return `Aligned`.
+
+    Raises:
+        UserError: the name is in use or no lower-case identifier, or `settings` is no frozen dataclass of plain values.
+    """
+    require_new("alignment", name, ALIGNMENTS)
+    require_declaration(settings, f"the alignment '{name}'")
+
+    def enter(function: Callable[..., Aligned]) -> Callable[..., Aligned]:
+        @wraps(function)
+        def detached(**given: Any) -> Aligned:
+            with torch.no_grad():
+                return function(**given)
+
+        ALIGNMENTS[name] = Alignment(name, target, target == "current", formula, detached, settings)
+        return detached
+
+    return enter
 
 
 def linear_recurrence(terms: Tensor, decays: Tensor) -> Tensor:
@@ -66,7 +118,7 @@ def linear_recurrence(terms: Tensor, decays: Tensor) -> Tensor:
     return solution
 
 
-@torch.no_grad()
+@no_grad
 def vtrace(
     *,
     rewards: Tensor,

@@ -9,9 +9,12 @@ train. Divergences are in nats; total variation is ½‖p − q‖₁ and so lie
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from vaco.objectives.pytorch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:

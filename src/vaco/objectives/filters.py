@@ -19,14 +19,16 @@ kept, and the trigger's statistic, are still those of the ratio as it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
-from typing import Literal, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vaco.objectives.divergence import mean_absolute_deviation
+from vaco.objectives.own import require_declaration, require_new
+from vaco.objectives.pytorch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class FilterSettings:
         kl_coefficient: b, the weight of KL(π_T‖π) under the filter `kl`, of KL(β‖π) under `kl_total`.
         mean_age: mean policy age of the batch in phases, newest = 0; GePPO shrinks its clip with it.
         backward_lag: TV(π_T, β) of the phase's data, sampled as ½ mean|ρ_T − 1| before its first gradient step.
+        progress: share of the training that was done before this phase, in [0, 1); MDPO anneals its step size with it.
+        own: settings that only this rule has, an instance of `Filter.settings`; None for their defaults.
     """
 
     delta: float = 0.2
@@ -51,6 +55,8 @@ class FilterSettings:
     kl_coefficient: float = 1.0
     mean_age: float = 0.0
     backward_lag: float = 0.0
+    progress: float = 0.0
+    own: Any = None
 
 
 DEFAULTS = FilterSettings()
@@ -94,8 +100,8 @@ class Filtered(NamedTuple):
 
 
 FilterFunction = Callable[[Samples, FilterSettings], Filtered]
-Statistic = Callable[[Samples], Tensor]
-Weight = Callable[[Samples], Tensor]
+Statistic = Callable[[Samples], "Tensor"]
+Weight = Callable[[Samples], "Tensor"]
 Reference = Literal["learner", "behaviour"]
 
 
@@ -110,6 +116,9 @@ class Filter:
         statistic: mean|·| that the trigger compares with δ, or None for per-sample rules.
         weight: w of a coefficient wA, which `ratio_cap` truncates; None where the coefficient is another.
         penalty: the policy q of a penalty KL(q‖π): the learner π_T, or the behaviour policy β; None for no penalty.
+        reads: which of δ, ε and ρ̄ (`delta`, `clip`, `truncation`) the rule reads, so that a run refuses the others;
+            None where it does not say, and then none is refused.
+        settings: the frozen dataclass of settings that only this rule has; None for none.
     """
 
     name: str
@@ -118,6 +127,13 @@ class Filter:
     statistic: Statistic | None = None
     weight: Weight | None = None
     penalty: Reference | None = None
+    reads: tuple[str, ...] | None = None
+    settings: type | None = None
+
+    @property
+    def needs_learner(self) -> bool:
+        """Whether the rule compares with π_T, by what its formula says."""
+        return "ρ_T" in self.formula or "π_T" in self.formula
 
 
 FILTERS: dict[str, Filter] = {}
@@ -130,14 +146,23 @@ def register(
     *,
     weight: Weight | None = None,
     penalty: Reference | None = None,
+    reads: tuple[str, ...] | None = None,
+    settings: type | None = None,
 ) -> Callable[[FilterFunction], FilterFunction]:
-    """Enter a filter function in `FILTERS` under a name, with its formula for the table; see `Filter`."""
-    if name in FILTERS:
-        raise ValueError(f"there is already a filter '{name}'")
+    """Enter a filter function in `FILTERS` under a name, with its formula for the table; see `Filter`.
+
+    Raises:
+        UserError: the name is in use or no lower-case identifier, or `settings` is no frozen dataclass of plain values.
+    """
+    require_new("filter", name, FILTERS)
+    require_declaration(settings, f"the filter '{name}'")
+    declared = settings
 
     def enter(function: FilterFunction) -> FilterFunction:
         @wraps(function)
         def detached(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
+            if declared is not None and settings.own is None:
+                settings = replace(settings, own=declared())
             with torch.no_grad():
                 verdict = function(x, settings)
                 if weight is None or settings.ratio_cap == 0.0:
@@ -145,7 +170,7 @@ def register(
                 truncated = weight(x).clamp(max=settings.ratio_cap) * x.advantages
                 return verdict._replace(coefficient=torch.where(verdict.kept, truncated, 0.0))
 
-        FILTERS[name] = Filter(name, detached, formula, statistic, weight, penalty)
+        FILTERS[name] = Filter(name, detached, formula, statistic, weight, penalty, reads, declared)
         return detached
 
     return enter
@@ -167,8 +192,11 @@ def _per_sample(kept: Tensor, coefficient: Tensor) -> Filtered:
     return Filtered(torch.where(kept, coefficient, 0.0), kept, nothing, nothing > 0)
 
 
-def _keep_all(coefficient: Tensor) -> Filtered:
-    """The verdict of a rule that drops nothing."""
+def keep_all(coefficient: Tensor) -> Filtered:
+    """The verdict of a rule that drops nothing.
+
+    :meta private:
+    """
     return _per_sample(torch.ones_like(coefficient, dtype=torch.bool), coefficient)
 
 
@@ -206,13 +234,13 @@ def proximal_statistic(x: Samples) -> Tensor:
     return mean_absolute_deviation(x.ratio / x.learner_ratio, 1.0, x.weights)
 
 
-@register("none", "c = ρA", weight=behaviour_weight)
+@register("none", "c = ρA", weight=behaviour_weight, reads=())
 def none(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """Importance-weighted policy gradient: every sample keeps ρA."""
-    return _keep_all(x.ratio * x.advantages)
+    return keep_all(x.ratio * x.advantages)
 
 
-@register("clip", "c = ρA · 1[not (A>0 and ρ>1+ε)] · 1[not (A<0 and ρ<1−ε)]", weight=behaviour_weight)
+@register("clip", "c = ρA · 1[not (A>0 and ρ>1+ε)] · 1[not (A<0 and ρ<1−ε)]", weight=behaviour_weight, reads=("clip",))
 def clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """PPO's clip, with the behaviour policy as the old policy (Schulman et al. 2017, Eq. 7)."""
     above = (x.advantages > 0) & (x.ratio > 1.0 + settings.clip)
@@ -221,7 +249,10 @@ def clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
 
 
 @register(
-    "proximal_clip", "c = uA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T", weight=proximal_weight
+    "proximal_clip",
+    "c = uA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T",
+    weight=proximal_weight,
+    reads=("clip",),
 )
 def proximal_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """PPO's clip with the learner as the old policy: the backward lag is ignored, not corrected."""
@@ -232,7 +263,10 @@ def proximal_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
 
 
 @register(
-    "decoupled_clip", "c = ρA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T", weight=behaviour_weight
+    "decoupled_clip",
+    "c = ρA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T",
+    weight=behaviour_weight,
+    reads=("clip",),
 )
 def decoupled_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """Decoupled PPO: weight by π/β, clip on π/π_T (Hilton, Cobbe and Schulman 2021)."""
@@ -246,6 +280,7 @@ def decoupled_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     "centred_clip",
     "c = ρA · 1[not (A>0 and ρ>ρ_T+ε')] · 1[not (A<0 and ρ<ρ_T−ε')],  ε' = ε/(1+age)",
     weight=behaviour_weight,
+    reads=("clip",),
 )
 def centred_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """GePPO's clip, centred on ρ_T and shrunk by the data's mean age (Queeney et al. 2021, without its other parts)."""
@@ -256,6 +291,7 @@ def centred_clip(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     "centred_clip_fixed",
     "c = ρA · 1[not (A>0 and ρ>ρ_T+ε)] · 1[not (A<0 and ρ<ρ_T−ε)]",
     weight=behaviour_weight,
+    reads=("clip",),
 )
 def centred_clip_fixed(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """The clip centred on ρ_T, not shrunk: the per-sample counterpart of `tv`, with PPO's own ε at any lag."""
@@ -283,19 +319,32 @@ def shrunk_clip(settings: FilterSettings) -> float:
     "centred_clip_lag",
     "c = ρA · 1[not (A>0 and ρ>ρ_T+ε')] · 1[not (A<0 and ρ<ρ_T−ε')],  ε' = max(ε − 2b, ε/(1+age)),  b = ½ mean|ρ_T−1|",
     weight=behaviour_weight,
+    reads=("clip",),
 )
 def centred_clip_lag(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """The clip centred on ρ_T, shrunk by the backward lag that was measured rather than by the data's age."""
     return _clip_around_learner(x, shrunk_clip(settings))
 
 
-@register("tv", "c = ρA · 1[not (mean|ρ−ρ_T| > δ and A·sign(ρ−ρ_T) > 0)]", forward_statistic, weight=behaviour_weight)
+@register(
+    "tv",
+    "c = ρA · 1[not (mean|ρ−ρ_T| > δ and A·sign(ρ−ρ_T) > 0)]",
+    forward_statistic,
+    weight=behaviour_weight,
+    reads=("delta",),
+)
 def tv(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """VACO's filter on the forward lag: alignment answers the backward lag, the filter bounds the rest."""
     return _drop_outward(x, x.ratio - x.learner_ratio, settings.delta)
 
 
-@register("tv_total", "c = ρA · 1[not (mean|ρ−1| > δ and A·sign(ρ−1) > 0)]", total_statistic, weight=behaviour_weight)
+@register(
+    "tv_total",
+    "c = ρA · 1[not (mean|ρ−1| > δ and A·sign(ρ−1) > 0)]",
+    total_statistic,
+    weight=behaviour_weight,
+    reads=("delta",),
+)
 def tv_total(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """The TV filter on the total lag: where the backward lag alone exceeds δ/2, π may only move back towards β."""
     return _drop_outward(x, x.ratio - 1.0, settings.delta)
@@ -306,45 +355,46 @@ def tv_total(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     "c = ρA · 1[not (mean|u−1| > δ and A·sign(u−1) > 0)],  u = π/π_T",
     proximal_statistic,
     weight=behaviour_weight,
+    reads=("delta",),
 )
 def tv_proximal(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """The TV filter on π/π_T, which is no total variation under samples from β (ALGORITHMS B.g)."""
     return _drop_outward(x, x.ratio / x.learner_ratio - 1.0, settings.delta)
 
 
-@register("spo", "c = ρ (A − |A|(ρ−1)/ε)")
+@register("spo", "c = ρ (A − |A|(ρ−1)/ε)", reads=("clip",))
 def spo(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """Simple policy optimisation, quadratic form: each sample is pulled to ρ = 1 ± ε (Xie et al. 2025)."""
-    return _keep_all(x.ratio * (x.advantages - x.advantages.abs() * (x.ratio - 1.0) / settings.clip))
+    return keep_all(x.ratio * (x.advantages - x.advantages.abs() * (x.ratio - 1.0) / settings.clip))
 
 
-@register("spo_proximal", "c = u (A − |A|(u−1)/ε),  u = π/π_T")
+@register("spo_proximal", "c = u (A − |A|(u−1)/ε),  u = π/π_T", reads=("clip",))
 def spo_proximal(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """SPO with the learner as the old policy: no heavy-tailed pull towards stale policies, no correction either."""
     proximal = x.ratio / x.learner_ratio
-    return _keep_all(proximal * (x.advantages - x.advantages.abs() * (proximal - 1.0) / settings.clip))
+    return keep_all(proximal * (x.advantages - x.advantages.abs() * (proximal - 1.0) / settings.clip))
 
 
-@register("truncated", "c = min(ρ̄, ρ) A")
+@register("truncated", "c = min(ρ̄, ρ) A", reads=("truncation",))
 def truncated(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """IMPALA's truncated importance weight; nothing is dropped (Espeholt et al. 2018, section 4.2)."""
-    return _keep_all(x.ratio.clamp(max=settings.truncation) * x.advantages)
+    return keep_all(x.ratio.clamp(max=settings.truncation) * x.advantages)
 
 
-@register("kl", "c = ρA, and −b ∇KL(π_T‖π)", weight=behaviour_weight, penalty="learner")
+@register("kl", "c = ρA, and −b ∇KL(π_T‖π)", weight=behaviour_weight, penalty="learner", reads=())
 def kl(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """PPO with a KL penalty, fixed or adaptive by `adapt_kl_coefficient` (Schulman et al. 2017, Eq. 8)."""
-    return _keep_all(x.ratio * x.advantages)._replace(kl_weight=settings.kl_coefficient)
+    return keep_all(x.ratio * x.advantages)._replace(kl_weight=settings.kl_coefficient)
 
 
-@register("kl_total", "c = ρA, and −b ∇KL(β‖π)", weight=behaviour_weight, penalty="behaviour")
+@register("kl_total", "c = ρA, and −b ∇KL(β‖π)", weight=behaviour_weight, penalty="behaviour", reads=())
 def kl_total(x: Samples, settings: FilterSettings = DEFAULTS) -> Filtered:
     """PPO's KL penalty from the policy that made each sample: ratio and penalty have one old policy, β, as in Eq. 8.
 
     The penalty contains the backward lag, so it is not zero at the start of a phase, and an adaptive b answers to
     asynchrony as well as to the step (ALGORITHMS 1.2). Without lag β is π_T, and this is `kl`.
     """
-    return _keep_all(x.ratio * x.advantages)._replace(kl_weight=settings.kl_coefficient)
+    return keep_all(x.ratio * x.advantages)._replace(kl_weight=settings.kl_coefficient)
 
 
 def adapt_kl_coefficient(coefficient: float, measured_kl: float, target_kl: float) -> float:
@@ -364,3 +414,22 @@ def adapt_kl_coefficient(coefficient: float, measured_kl: float, target_kl: floa
     elif measured_kl > target_kl * 1.5:
         coefficient = coefficient * 2.0
     return min(max(coefficient, 1e-4), 1e4)
+
+
+def adapt_step_size(factor: float, forward_lag: float, clip: float) -> float:
+    """GePPO's rule for the step size, applied after a phase for the next (Queeney et al. 2021, section 5, and code).
+
+    Args:
+        factor: what this phase's step size was multiplied with.
+        forward_lag: ½ mean|ρ − ρ_T| after the phase, TV(π, π_T).
+        clip: ε' of the phase, whose clip means to hold that below ε'/2.
+
+    Returns:
+        The factor divided by 1.03 if the lag is above ε'/2, multiplied by 1.03 if below ε'/4.
+    """
+    if forward_lag > 0.5 * clip:
+        return factor / 1.03
+    return factor * 1.03 if forward_lag < 0.25 * clip else factor
+
+
+from vaco.objectives import augmented  # noqa: E402, F401 (enters its rules, and needs what is above)

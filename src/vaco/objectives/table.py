@@ -53,6 +53,7 @@ def parse(name: str) -> Algorithm:
         align, rule = ALIASES[name]
     elif name.count("+") == 1:
         align, rule = name.split("+")
+        _seek(*(part for part, known in ((align, ALIGNMENTS), (rule, FILTERS)) if part not in known))
     elif name in FILTERS or name in ALIGNMENTS:
         pair = f"once+{name}" if name in FILTERS else f"{name}+tv"
         raise UserError(f"'{name}' is only half of an algorithm: write a pair ALIGN+FILTER, such as '{pair}'")
@@ -62,14 +63,41 @@ def parse(name: str) -> Algorithm:
             "(or write a pair ALIGN+FILTER, listed by 'vaco algorithms')"
         )
     if align not in ALIGNMENTS:
-        raise UserError(f"there is no alignment '{align}' in '{name}': {nearest(align, ALIGNMENTS)}")
+        raise UserError(f"there is no alignment '{align}' in '{name}': {nearest(align, ALIGNMENTS)}{ELSEWHERE}")
     if rule not in FILTERS:
-        raise UserError(f"there is no filter '{rule}' in '{name}': {nearest(rule, FILTERS)}")
+        raise UserError(f"there is no filter '{rule}' in '{name}': {nearest(rule, FILTERS)}{ELSEWHERE}")
     return Algorithm(name, ALIGNMENTS[align], FILTERS[rule])
 
 
+def find_alignment(name: str) -> Alignment:
+    """An alignment by its name.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
+    if name not in ALIGNMENTS:
+        _seek(name)
+    if name not in ALIGNMENTS:
+        raise UserError(f"there is no alignment '{name}': {nearest(name, ALIGNMENTS)}{ELSEWHERE}")
+    return ALIGNMENTS[name]
+
+
+ELSEWHERE = " (one of your own package needs an entry point, or --import)"
+
+
+def _seek(*names: str) -> None:
+    """Load what other packages offer under these names."""
+    from vaco.objectives import plugins  # which imports this module
+
+    for name in names:
+        plugins.seek(name)
+
+
 def describe() -> str:
-    """The table as text: the aliases, then every alignment and filter with its formula."""
+    """The table as text: the aliases, then every alignment and filter with its formula, other packages' included."""
+    from vaco.objectives import plugins  # which imports this module
+
+    plugins.load_all()
     width = max(map(len, ALIASES))
     lines = ["Every method ascends mean cᵢ ∇log π(aᵢ|sᵢ);  ρ = π/β,  ρ_T = π_T/β,  u = π/π_T.", ""]
     lines += ["algorithm".ljust(width) + "   = align + filter         coefficient"]

@@ -2,26 +2,26 @@
 
 A token carries two further facts: its *staleness* d, the number of policy versions between the behaviour policy that
 wrote it and the current policy, and its behaviour log-probability, which for a discrete action has no units. Hence the
-rules here have no counterpart for Gaussian policies: a density's |π − β| depends on the units of the action.
-
-Two methods of regression type, TBA and OAPL, use no importance ratio at all. They fit the log-probability of a whole
-response to its reward, so their coefficient belongs to the sequence.
-
-A rule is a function from `Tokens` and `TokenSettings` to `filters.Filtered`, without gradient, like those of `filters`.
+rules here have no counterpart for Gaussian policies: a density's |π − β| depends on the units of the action. Methods
+without an importance ratio, TBA and OAPL, are in `regressions`. A rule is a function from `Tokens` and `TokenSettings`
+to `filters.Filtered`, without gradient, like those of `filters`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from typing import TYPE_CHECKING
 
 from vaco.errors import UserError, nearest
 from vaco.objectives.divergence import mean_absolute_deviation
 from vaco.objectives.filters import FILTERS, Filtered, FilterSettings, Samples
+from vaco.objectives.own import Noting, require_declaration, require_new
+from vaco.objectives.pytorch import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class TokenSettings:
 
     Attributes:
         filter: the numbers of the rules in `filters`.
-        clip_high: ε_high of CISPO's truncation at 1 + ε_high.
+        clip_high: ε_high of CISPO's truncation at 1 + ε_high, and of clips with two sides.
+        clip_low: ε_low of clips with two sides.
         divergence_limit: threshold of DPPO's binary total variation |π(a) − β(a)|.
         ratio_cap: C, largest behaviour weight of truncated importance sampling.
         dppo_cap: C, largest importance weight of DPPO; published settings are 10 to 10,000, so that it rarely acts.
@@ -39,6 +40,7 @@ class TokenSettings:
 
     filter: FilterSettings = field(default_factory=FilterSettings)
     clip_high: float = 0.2
+    clip_low: float = 0.2
     divergence_limit: float = 0.15
     ratio_cap: float = 2.0
     dppo_cap: float = 20.0
@@ -54,8 +56,7 @@ class Tokens:
 
     Attributes:
         samples: ρ, ρ_T (of the proximal policy), A, and the weights: 1 for response tokens, 0 for padding.
-        staleness: d ≥ 0, policy versions from the behaviour policy to the current one: gradient steps, or generation
-            rounds where the algorithm counts these.
+        staleness: d ≥ 0, policy versions from the behaviour policy to the current one, in the algorithm's own unit.
         behaviour_logp: log β(a|s).
     """
 
@@ -82,15 +83,25 @@ class TokenFilter:
         function: the rule.
         formula: its coefficient.
         proximal: whether it reads ρ_T, so that the proximal policy must be evaluated.
+        staleness: whether it reads d.
+        whole_sequences: whether it looks along the tokens of a sequence.
+        alone: whether its verdict on a response depends on no other response, so that a minibatch may be cut.
+        reads: the settings that change what it does, those of `filter` as ``filter.clip``; None has it tried.
+        settings: the frozen dataclass of settings that only this rule has, in ``settings.filter.own``; None for none.
     """
 
     name: str
     function: TokenRule
     formula: str
     proximal: bool = False
+    staleness: bool = False
+    whole_sequences: bool = False
+    alone: bool = False
+    reads: tuple[str, ...] | None = None
+    settings: type | None = None
 
 
-def _lifted(name: str) -> TokenRule:
+def lifted(name: str) -> TokenRule:
     """A filter of `filters`, applied to tokens."""
 
     def rule(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
@@ -104,35 +115,84 @@ def _lifted(name: str) -> TokenRule:
 # what `centred_clip_fixed` is.
 NOT_FOR_TOKENS = {name for name, entry in FILTERS.items() if entry.penalty is not None}
 NOT_FOR_TOKENS |= {"centred_clip_lag", "centred_clip_fixed"}
-TOKEN_FILTERS: dict[str, TokenFilter] = {
-    name: TokenFilter(name, _lifted(name), entry.formula, proximal="ρ_T" in entry.formula or "π_T" in entry.formula)
-    for name, entry in FILTERS.items()
-    if name not in NOT_FOR_TOKENS
-}
 
 
-def token_filter(name: str, formula: str, proximal: bool = False) -> Callable[[TokenRule], TokenRule]:
-    """Enter a rule in `TOKEN_FILTERS` under a name, with its formula for the table."""
-    if name in TOKEN_FILTERS:
-        raise ValueError(f"there is already a token filter '{name}'")
+def _lift(name: str) -> TokenFilter:
+    """A filter of `filters` as one of tokens."""
+    entry = FILTERS[name]
+    # Of a filter from elsewhere only its author knows whether it looks at each response alone.
+    alone = entry.statistic is None and entry.function.__module__.startswith("vaco.")
+    return TokenFilter(
+        name,
+        lifted(name),
+        entry.formula,
+        proximal=entry.needs_learner,
+        alone=alone,
+        reads=None if entry.reads is None else tuple(f"filter.{number}" for number in entry.reads),
+        settings=entry.settings,
+    )
+
+
+TOKEN_FILTERS: dict[str, TokenFilter] = {name: _lift(name) for name in FILTERS if name not in NOT_FOR_TOKENS}
+
+
+def every_token_filter() -> dict[str, TokenFilter]:
+    """Those of `TOKEN_FILTERS`, and of the filters registered since those that tokens can have."""
+    later = [name for name, entry in FILTERS.items() if name not in NOT_FOR_TOKENS and entry.penalty is None]
+    return TOKEN_FILTERS | {name: _lift(name) for name in later if name not in TOKEN_FILTERS}
+
+
+def token_filter(
+    name: str,
+    formula: str,
+    *,
+    proximal: bool = False,
+    staleness: bool = False,
+    whole_sequences: bool = False,
+    alone: bool = False,
+    reads: tuple[str, ...] | None = None,
+    settings: type | None = None,
+) -> Callable[[TokenRule], TokenRule]:
+    """Enter a rule in `TOKEN_FILTERS` under a name, with its formula for the table; see `TokenFilter`.
+
+    Raises:
+        UserError: as `filters.register`.
+    """
+    require_new("filter", name, {*TOKEN_FILTERS, *FILTERS})
+    require_declaration(declared := settings, f"the filter '{name}'")
 
     def enter(function: TokenRule) -> TokenRule:
-        detached: TokenRule = torch.no_grad()(function)
-        TOKEN_FILTERS[name] = TokenFilter(name, detached, formula, proximal)
+        @wraps(function)
+        def detached(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
+            if declared is not None and settings.filter.own is None:
+                settings = replace(settings, filter=replace(settings.filter, own=declared()))
+            with torch.no_grad():
+                return function(x, settings)
+
+        TOKEN_FILTERS[name] = TokenFilter(
+            name, detached, formula, proximal, staleness, whole_sequences, alone, reads, declared
+        )
         return detached
 
     return enter
 
 
+def outside_range(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """Where a clip drops the gradient: the ratio is beyond a bound on the side that the advantage pushes to."""
+    return ((advantages > 0) & (ratio > high)) | ((advantages < 0) & (ratio < low))
+
+
 def _outside(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """Where PPO's clip drops the gradient: the ratio is beyond 1 ± ε on the side that the advantage pushes to."""
-    return ((advantages > 0) & (ratio > 1.0 + clip)) | ((advantages < 0) & (ratio < 1.0 - clip))
+    """Where PPO's clip drops the gradient."""
+    return outside_range(ratio, advantages, 1.0 - clip, 1.0 + clip)
 
 
-def _verdict(coefficient: Tensor, kept: Tensor) -> Filtered:
-    """A rule without a batch trigger."""
-    nothing = coefficient.new_full((), float("nan"))
-    return Filtered(torch.where(kept, coefficient, 0.0), kept, nothing, nothing > 0)
+def keep(coefficient: Tensor, kept: Tensor) -> Filtered:
+    """The verdict of a rule without a batch trigger.
+
+    :meta private:
+    """
+    return Filtered(torch.where(kept, coefficient, 0.0), kept, no := coefficient.new_full((), float("nan")), no > 0)
 
 
 def interpolated_ratio(ratio: Tensor, staleness: Tensor) -> Tensor:
@@ -150,7 +210,13 @@ def interpolated_ratio(ratio: Tensor, staleness: Tensor) -> Tensor:
     return ratio**exponent
 
 
-@token_filter("staleness_clip", "c = ρA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = ρ^{1/d}")
+@token_filter(
+    "staleness_clip",
+    "c = ρA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = ρ^{1/d}",
+    staleness=True,
+    alone=True,
+    reads=("filter.clip",),
+)
 def staleness_clip(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     """A-3PO with the behaviour weight (arXiv 2512.06547): decoupled PPO without evaluating the proximal policy.
 
@@ -159,19 +225,32 @@ def staleness_clip(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     samples = x.samples
     u = interpolated_ratio(samples.ratio, x.staleness)
     kept = ~_outside(u, samples.advantages, settings.filter.clip)
-    return _verdict(samples.ratio * samples.advantages, kept)
+    return keep(samples.ratio * samples.advantages, kept)
 
 
-@token_filter("staleness_clip_unweighted", "c = uA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = ρ^{1/d}")
+@token_filter(
+    "staleness_clip_unweighted",
+    "c = uA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = ρ^{1/d}",
+    staleness=True,
+    alone=True,
+    reads=("filter.clip",),
+)
 def staleness_clip_unweighted(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     """A-3PO without the behaviour weight, as its code runs by default: the same samples, a smaller weight."""
     samples = x.samples
     u = interpolated_ratio(samples.ratio, x.staleness)
     kept = ~_outside(u, samples.advantages, settings.filter.clip)
-    return _verdict(u * samples.advantages, kept)
+    return keep(u * samples.advantages, kept)
 
 
-@token_filter("tv_sequence", "as tv, with mean|ρ−ρ_T| and its trigger for each sequence", proximal=True)
+@token_filter(
+    "tv_sequence",
+    "as tv, with mean|ρ−ρ_T| and its trigger for each sequence",
+    proximal=True,
+    whole_sequences=True,
+    alone=True,
+    reads=("filter.delta",),
+)
 def tv_sequence(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     """VACO's rule with one trigger a sequence: only responses that have moved too far lose their outward tokens."""
     samples, weights = x.samples, x.weights
@@ -185,69 +264,46 @@ def tv_sequence(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     return Filtered(torch.where(kept, samples.ratio * samples.advantages, 0.0), kept, statistic, fired)
 
 
-@token_filter("divergence_mask", "c = min(ρ, C) A · 1[not (|π−β| > δ_B and A·sign(ρ−1) > 0)]")
+@token_filter(
+    "divergence_mask",
+    "c = min(ρ, C) A · 1[not (|π−β| > δ_B and A·sign(ρ−1) > 0)]",
+    alone=True,
+    reads=("divergence_limit", "dppo_cap"),
+)
 def divergence_mask(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     """DPPO with the binary total variation of each token (arXiv 2602.04879): PPO with ε = δ_B/β(a|s)."""
     samples = x.samples
     distance = x.behaviour_logp.exp() * (samples.ratio - 1.0).abs()
     outward = samples.advantages * torch.sign(samples.ratio - 1.0) > 0
     kept = ~((distance > settings.divergence_limit) & outward)
-    return _verdict(samples.ratio.clamp(max=settings.dppo_cap) * samples.advantages, kept)
+    return keep(samples.ratio.clamp(max=settings.dppo_cap) * samples.advantages, kept)
 
 
-@token_filter("truncated_high", "c = min(ρ, 1+ε_high) A")
+@token_filter("truncated_high", "c = min(ρ, 1+ε_high) A", alone=True, reads=("clip_high",))
 def truncated_high(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
-    """CISPO (arXiv 2506.13585): the weight is truncated from above, and no token loses its gradient."""
+    """CISPO (arXiv 2506.13585): the weight is truncated from above, and no token loses its gradient.
+
+    The cap is 1 + ε_high, as in the paper's formula and in verl. TRL's ``epsilon_high`` is the cap itself under its
+    CISPO loss: a cap of 5 there is ``clip_high = 4`` here.
+    """
     samples = x.samples
     coefficient = samples.ratio.clamp(max=1.0 + settings.clip_high) * samples.advantages
-    return _verdict(coefficient, torch.ones_like(coefficient, dtype=torch.bool))
+    return keep(coefficient, torch.ones_like(coefficient, dtype=torch.bool))
 
 
 @token_filter(
-    "truncated_clip", "c = min(ρ_T, C) u A · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T", proximal=True
+    "truncated_clip",
+    "c = min(ρ_T, C) u A · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = π/π_T",
+    proximal=True,
+    alone=True,
+    reads=("filter.clip", "ratio_cap"),
 )
 def truncated_clip(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     """Truncated importance sampling: decoupled PPO whose behaviour weight π_T/β is truncated at C."""
     samples = x.samples
     u = samples.ratio / samples.learner_ratio
     kept = ~_outside(u, samples.advantages, settings.filter.clip)
-    return _verdict(samples.learner_ratio.clamp(max=settings.ratio_cap) * u * samples.advantages, kept)
-
-
-def tba_coefficient(rewards: Tensor, reference_log_ratio: Tensor, temperature: float) -> Tensor:
-    """Trajectory balance with the group's mean as log-partition (TBA, arXiv 2503.18929; VarGrad).
-
-    The loss mean(log Ẑ + log π/π_ref − R/b)² has, up to the factor 2/b, the ascent coefficient
-    c = (R − b log π/π_ref) − its group mean, on ∇log π of the whole response.
-
-    Args:
-        rewards: R, [groups, members].
-        reference_log_ratio: log π(y|x)/π_ref(y|x) of whole responses, [groups, members]; constant.
-        temperature: b.
-
-    Returns:
-        c, [groups, members].
-    """
-    value = rewards - temperature * reference_log_ratio
-    return value - value.mean(-1, keepdim=True)
-
-
-def oapl_coefficient(rewards: Tensor, behaviour_log_ratio: Tensor, temperature: float) -> Tensor:
-    """Off-policy advantage regression towards the lagged policy (OAPL, arXiv 2602.19362).
-
-    The loss mean(b log π/π_lag − (R − V̂))² with V̂ = b log mean exp(R/b) over the group has, up to the factor 2b, the
-    ascent coefficient c = R − V̂ − b log π/π_lag, on ∇log π of the whole response.
-
-    Args:
-        rewards: R, [groups, members].
-        behaviour_log_ratio: log π(y|x)/π_lag(y|x) of whole responses, [groups, members]; constant.
-        temperature: b.
-
-    Returns:
-        c, [groups, members].
-    """
-    value = temperature * (torch.logsumexp(rewards / temperature, -1, keepdim=True) - math.log(rewards.shape[-1]))
-    return rewards - value - temperature * behaviour_log_ratio
+    return keep(samples.learner_ratio.clamp(max=settings.ratio_cap) * u * samples.advantages, kept)
 
 
 @dataclass(frozen=True)
@@ -259,25 +315,25 @@ class TokenAlgorithm:
         filter: the rule, None for a regression.
         regression: `tba` or `oapl`, None for a filter.
         recompute: whether π_prox is evaluated anew every few updates (decoupled PPO).
-        by_rounds: whether staleness counts generation rounds, the current one included, instead of gradient steps.
+        unit: what staleness counts, a key of `UNITS`.
     """
 
     name: str
     filter: TokenFilter | None
     regression: str | None = None
     recompute: bool = False
-    by_rounds: bool = False
+    unit: str = "steps"
 
     @property
     def row(self) -> str:
         """What the algorithm is under every alias: its filter, or its regression, and the unit of staleness."""
         row = self.filter.name if self.filter else self.regression or ""
-        return f"{row}-rounds" if self.by_rounds else row
+        return row if self.unit == "steps" else f"{row}-{self.unit}"
 
     @property
     def canonical(self) -> str:
         """The name that no alias added later changes."""
-        return "a3po_rounds" if self.by_rounds else self.row
+        return next((name for name, unit in OTHER_UNITS.items() if unit == self.unit), self.row)
 
     @property
     def functions(self) -> list[Callable[..., object]]:
@@ -286,13 +342,28 @@ class TokenAlgorithm:
             return []
         lifted = FILTERS.get(self.filter.name)
         found = [self.filter.function, *((lifted.function, lifted.statistic) if lifted else ())]
-        return [function for function in found if function is not None]
+        return [function for function in (*found, self.filter.settings) if function is not None]
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The numbers of `TokenSettings` that change what it does; those of its `filter` as ``filter.clip``."""
+        if self.filter is None:
+            return frozenset({"temperature"})
+        if self.filter.reads is not None:
+            return frozenset(self.filter.reads)
+        noted: set[str] = set()
+        one = torch.ones(1, 2)
+        seen = Tokens(Samples(one, one, one, one), torch.ones(1, 2, dtype=torch.int64), -one)
+        declared = self.filter.settings
+        settings = DEFAULTS if declared is None else replace(DEFAULTS, filter=FilterSettings(own=declared()))
+        self.filter.function(seen, Noting(settings, noted))  # type: ignore[arg-type]
+        return frozenset(noted - {"filter"})
 
     @property
     def formula(self) -> str:
         """The coefficient, as the table prints it."""
         formula = self.filter.formula if self.filter else REGRESSIONS[self.regression or ""]
-        return f"{formula},  d in rounds" if self.by_rounds else formula
+        return formula if self.unit == "steps" else f"{formula},  {UNITS[self.unit][0]}"
 
 
 REGRESSIONS = {
@@ -307,11 +378,30 @@ TOKEN_ALIASES = {
     "decoupled": "decoupled_clip",
     "a3po": "staleness_clip",
     "a3po_rounds": "staleness_clip",
+    "a3po_train_steps": "staleness_clip",
     "a3po_unweighted": "staleness_clip_unweighted",
     "dppo": "divergence_mask",
     "cispo": "truncated_high",
     "tis": "truncated_clip",
 }
+
+
+UNITS = {
+    "steps": (
+        "d = gradient steps since β",
+        "a3po: d = v(π) − v(β), as the paper defines it, a version a gradient step",
+    ),
+    "rounds": (
+        "d = 1 + rounds since β's",
+        "a3po_rounds: the round under way counts as one; neither paper nor its code",
+    ),
+    "train-steps": (
+        "d = max(train steps since β, 1)",
+        "a3po_train_steps: a train step is a round here; as AReaL's code has it, where v counts train steps",
+    ),
+}
+"""The units in which A-3PO's staleness is counted: what d is, and which row has it and whose it is."""
+OTHER_UNITS = {"a3po_rounds": "rounds", "a3po_train_steps": "train-steps"}
 
 
 def parse_token_algorithm(name: str) -> TokenAlgorithm:
@@ -324,15 +414,24 @@ def parse_token_algorithm(name: str) -> TokenAlgorithm:
         return TokenAlgorithm(name, None, regression=name)
     rule = TOKEN_ALIASES.get(name, name)
     if rule not in TOKEN_FILTERS:
-        known = [*TOKEN_ALIASES, *REGRESSIONS, *TOKEN_FILTERS]
-        raise UserError(f"there is no algorithm '{name}' for language models: {nearest(name, known)}")
-    return TokenAlgorithm(
-        name, TOKEN_FILTERS[rule], recompute=rule == "decoupled_clip", by_rounds=name == "a3po_rounds"
-    )
+        from vaco.objectives import plugins  # which imports this module
+
+        plugins.seek(rule)
+        known = every_token_filter()
+        if rule not in known:
+            names = [*TOKEN_ALIASES, *REGRESSIONS, *known, *plugins.entry_points(plugins.FILTER_GROUP)]
+            raise UserError(f"there is no algorithm '{name}' for language models: {nearest(name, names)}")
+        return TokenAlgorithm(name, known[rule])
+    unit = OTHER_UNITS.get(name, "steps")
+    return TokenAlgorithm(name, TOKEN_FILTERS[rule], recompute=rule == "decoupled_clip", unit=unit)
 
 
 def describe_tokens() -> str:
-    """The table as text."""
+    """The table as text, filters of other packages included."""
+    from vaco.objectives import plugins  # which imports this module
+
+    plugins.load_all()
+    every = every_token_filter()
     width = max(map(len, (*TOKEN_ALIASES, *REGRESSIONS)))
     lines = [
         "Every method ascends mean cᵢ ∇log π(aᵢ|sᵢ) over response tokens;  ρ = π/β,  ρ_T = π_T/β,  d = staleness",
@@ -341,7 +440,11 @@ def describe_tokens() -> str:
     ]
     for alias in (*TOKEN_ALIASES, *REGRESSIONS):
         lines.append(f"{alias.ljust(width)}   {parse_token_algorithm(alias).formula}")
-    others = [name for name in TOKEN_FILTERS if name not in TOKEN_ALIASES.values()]
+    lines += ["", "A-3PO's staleness d in three units:", *(f"  {meaning}" for _, meaning in UNITS.values())]
+    others = [name for name in every if name not in TOKEN_ALIASES.values()]
     lines += ["", "Further filters, by their own names:"]
-    lines += [f"  {name.ljust(width)} {TOKEN_FILTERS[name].formula}" for name in others]
+    lines += [f"  {name.ljust(width)} {every[name].formula}" for name in others]
     return "\n".join(lines) + "\n"
+
+
+from vaco.objectives import zoo  # noqa: E402, F401 (enters its rules, and needs what is above)

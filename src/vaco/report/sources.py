@@ -1,8 +1,8 @@
 """Which source files a reporting command depends on: a hash of them is a parameter of its Snakemake rule.
 
-A rule that runs `python -m vaco.report.figure3` does not see an edit of the package. With the hash of `figure3` and
-of everything it imports from here as a parameter, an edit of `figure3` redraws Figure 3 alone, an edit of `style`
-redraws every figure, and neither trains anything.
+A rule that runs `python -m vaco.report.figures.task_scores` does not see an edit of the package. With the hash of that
+module and of everything it imports from here as a parameter, an edit of it redraws its figure alone, an edit of
+`figures.style` redraws every figure, and neither trains anything.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ PACKAGE = "vaco.report"
 FOLDER = Path(__file__).parent
 
 
+def _file(module: str) -> Path:
+    return FOLDER.joinpath(*module.split(".")).with_suffix(".py")
+
+
 def imported(module: str) -> set[str]:
-    """Modules of this package that a module imports directly, by their last name."""
+    """Modules of this package that a module imports directly, such as `figures.style`."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse((FOLDER / f"{module}.py").read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{PACKAGE}."):
-            found.add((node.module or "").removeprefix(f"{PACKAGE}."))
+    for node in ast.walk(ast.parse(_file(module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{PACKAGE}."):
+            inside = f"{node.module}."[len(PACKAGE) + 1 :]
+            names = [inside.removesuffix("."), *(f"{inside}{alias.name}" for alias in node.names)]
+            found |= {name for name in names if name and _file(name).is_file()}
     return found
 
 
@@ -42,5 +46,5 @@ def report_hash(module: str) -> str:
     """Sixteen hexadecimal digits of the sha256 over the sources of a module's `closure`."""
     digest = hashlib.sha256()
     for name in closure(module):
-        digest.update(name.encode() + b"\0" + (FOLDER / f"{name}.py").read_bytes() + b"\0")
+        digest.update(name.encode() + b"\0" + _file(name).read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from vaco.errors import UserError
 
@@ -13,7 +15,22 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace the content of a file in one step.
+    """Replace the content of a file in one step, see `writing`.
+
+    Args:
+        path: file to create or replace; its folder must exist.
+        data: its whole content.
+
+    Raises:
+        UserError: as `writing`.
+    """
+    with writing(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content becomes that of a file in one step, once all is written.
 
     The bytes go to a temporary file in the same folder (a rename is atomic only within one file system), which is
     forced to disk before it takes the name, and the folder after; without the first, a crash could leave the new
@@ -21,7 +38,6 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Args:
         path: file to create or replace; its folder must exist.
-        data: its whole content.
 
     Raises:
         UserError: the disk is full, or the folder is missing or not writable. The temporary file is removed and what
@@ -31,7 +47,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         try:
             with temporary.open("wb") as stream:
-                stream.write(data)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)

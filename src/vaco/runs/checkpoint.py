@@ -4,19 +4,24 @@ A file is in safetensors format (readable with that library, no pickle). Its met
 ``{"content": …, "format": 2, "sha256": …}`` with the `digest` of the content. One entry, because safetensors writes
 several in random order and a policy file must come out bitwise the same. In format 1 the digest was that of the file's
 bytes; `read` still reads such files, without checking it.
+
+Files are written and read one array at a time, so that what a large model needs in memory is the model. An array may be
+made when it is asked for: a mapping's values are taken twice, for the digest and for the file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -25,9 +30,13 @@ from vaco.errors import UserError
 from vaco.runs import atomic
 
 FORMAT = 2
-_NAME = re.compile(r"checkpoint-(\d{12,})\.safetensors")
+NAME = re.compile(r"checkpoint-(\d{12,})\.safetensors")
 _INTEGERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 _DTYPES = {"bool", "float16", "float32", "float64"} | _INTEGERS
+# In the order in which the library lays arrays out, the last ones first.
+_TYPES = {"bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "uint16": "U16", "float16": "F16"} | {
+    **{"int32": "I32", "uint32": "U32", "float32": "F32", "float64": "F64", "int64": "I64", "uint64": "U64"},
+}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -46,12 +55,26 @@ def digest(arrays: Mapping[str, NDArray[Any]], content: Any) -> str:
         arrays: see `pack`.
         content: plain JSON, as it comes from a file: keys are strings.
     """
-    result = hashlib.sha256(_json(content).encode())
-    for name, array in sorted(arrays.items()):
-        stored = _storable(name, array)
+    return _measure(arrays, content)[0]
+
+
+class _Kind(NamedTuple):
+    """Of an array, what the header of a file says."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+def _measure(arrays: Mapping[str, NDArray[Any]], content: Any) -> tuple[str, dict[str, _Kind]]:
+    """The digest, and the kinds of the arrays, which are taken once each."""
+    result, kinds = hashlib.sha256(_json(content).encode()), {}
+    for name in sorted(arrays):
+        stored = _storable(name, arrays[name])
+        kinds[name] = _Kind(stored.dtype.name, stored.shape, stored.nbytes)
         result.update(_json([name, stored.dtype.name, stored.shape]).encode())
-        result.update(stored.tobytes())
-    return result.hexdigest()
+        result.update(_bytes_of(stored))
+    return result.hexdigest(), kinds
 
 
 def pack(arrays: Mapping[str, NDArray[Any]], content: Any) -> bytes:
@@ -69,17 +92,50 @@ def pack(arrays: Mapping[str, NDArray[Any]], content: Any) -> bytes:
         TypeError: an array of another type (objects, text, complex), or content that JSON cannot hold.
         ValueError: an array is called ``__metadata__``, which the format reserves.
     """
-    plain = {name: _storable(name, array) for name, array in sorted(arrays.items())}
+    stream = io.BytesIO()
+    write(stream, arrays, content)
+    return stream.getvalue()
+
+
+def write(stream: BinaryIO, arrays: Mapping[str, NDArray[Any]], content: Any) -> None:
+    """Write what `pack` returns, holding one array at a time.
+
+    Args:
+        stream: where to.
+        arrays: see `pack`.
+        content: see `pack`.
+
+    Raises:
+        TypeError: see `pack`.
+        ValueError: see `pack`, or an array that is made when asked for was another the second time.
+    """
     content = json.loads(_json(content))
-    header = {"format": FORMAT, "sha256": digest(plain, content), "content": content}
-    return safetensors.numpy.save(plain, {"vaco": _json(header)})
+    checksum, kinds = _measure(arrays, content)
+    layout = list(_TYPES)
+    names = sorted(kinds, key=lambda name: (-layout.index(kinds[name].dtype), name.encode()))
+    header: dict[str, Any] = {
+        "__metadata__": {"vaco": _json({"format": FORMAT, "sha256": checksum, "content": content})}
+    }
+    place = 0
+    for name in names:
+        dtype, shape, size = kinds[name]
+        header[name] = {"dtype": _TYPES[dtype], "shape": shape, "data_offsets": (place, place + size)}
+        place += size
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    stream.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        stored = _storable(name, arrays[name])
+        if (stored.dtype.name, stored.shape) != kinds[name][:2]:
+            raise ValueError(f"array '{name}' changed while it was written")
+        stream.write(_bytes_of(stored))
 
 
-def unpack(data: bytes, *, formats: tuple[int, ...] = (FORMAT,)) -> tuple[Arrays, Any]:
+def unpack(source: bytes | Path, *, formats: tuple[int, ...] = (FORMAT,)) -> tuple[Arrays, Any]:
     """Read what `pack` wrote.
 
     Args:
-        data: the whole file.
+        source: the whole file, or its path.
         formats: those that will do; of format 1 the digest is not checked.
 
     Returns:
@@ -87,12 +143,13 @@ def unpack(data: bytes, *, formats: tuple[int, ...] = (FORMAT,)) -> tuple[Arrays
 
     Raises:
         DamagedError: anything that the file says is altered or missing, or it is of another kind.
+        OSError: the file cannot be opened.
     """
     # Whoever writes a file can write its checksum, so nothing here need come from `pack`.
     try:
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["vaco"])
-        arrays = {name: _storable(name, array.copy()) for name, array in safetensors.numpy.load(data).items()}
+        text, arrays = _from_bytes(source) if isinstance(source, bytes) else _from_file(source)
+        header = json.loads(text)
+        arrays = {name: _storable(name, array) for name, array in arrays.items()}
         kind, content = header["format"], header["content"]
         whole = kind == 1 or header["sha256"] == digest(arrays, content)
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError, SafetensorError) as error:
@@ -102,6 +159,19 @@ def unpack(data: bytes, *, formats: tuple[int, ...] = (FORMAT,)) -> tuple[Arrays
     if not whole:
         raise DamagedError("its checksum does not match its content")
     return arrays, content
+
+
+def _from_bytes(data: bytes) -> tuple[Any, Arrays]:
+    size = int.from_bytes(data[:8], "little")
+    text = json.loads(data[8 : 8 + size])["__metadata__"]["vaco"]
+    return text, {name: array.copy() for name, array in safetensors.numpy.load(data).items()}
+
+
+def _from_file(path: Path) -> tuple[Any, Arrays]:
+    with path.open("rb"):  # a folder, or what may not be read, is no damaged file
+        pass
+    with safetensors.safe_open(path, "np") as file:
+        return file.metadata()["vaco"], {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
 
 
 def save(
@@ -133,14 +203,14 @@ def save(
     """
     if progress < 0 or keep < 1:
         raise ValueError(f"progress must be at least 0 and keep at least 1, not {progress} and {keep}")
-    data = pack(arrays, {"progress": progress, "meta": dict(meta)})
     path = folder / f"checkpoint-{progress:012d}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise atomic.write_error(path, error) from error
     atomic.remove_temporaries(folder, "checkpoint-")
-    atomic.write_bytes(path, data)
+    with atomic.writing(path) as stream:
+        write(stream, arrays, {"progress": progress, "meta": dict(meta)})
     stored = _stored(folder)
     useful = [number for number in stored if number <= progress][:keep]
     for number, old in stored.items():
@@ -165,7 +235,7 @@ def load_latest(folder: Path, *, warn: Callable[[str], None]) -> tuple[int, Arra
     found = None
     for progress, path in _stored(folder).items():
         try:
-            arrays, content = unpack(path.read_bytes())
+            arrays, content = unpack(path)
             if not isinstance(content, dict) or not isinstance(content.get("meta"), dict):
                 raise DamagedError("it is a policy or another file, not a checkpoint")
             if content.get("progress") != progress:
@@ -193,7 +263,7 @@ def read(path: Path) -> tuple[Arrays, Any]:
         UserError: the file is missing, unreadable or damaged.
     """
     try:
-        return unpack(path.read_bytes(), formats=(1, FORMAT))
+        return unpack(path, formats=(1, FORMAT))
     except OSError as error:
         raise UserError(
             f"cannot read {path} ({error.strerror}): a file written by 'vaco train', 'vaco lm train' or 'vaco lm warm' "
@@ -210,7 +280,7 @@ def _stored(folder: Path) -> dict[int, Path]:
     """The checkpoints of a folder by progress, newest first."""
     if not folder.is_dir():
         return {}
-    files = {int(match[1]): path for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))}
+    files = {int(match[1]): path for path in folder.iterdir() if (match := NAME.fullmatch(path.name))}
     return dict(sorted(files.items(), reverse=True))
 
 
@@ -227,5 +297,15 @@ def _storable(name: str, array: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    """The memory of an array that `_storable` returned."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 def _json(content: Any) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def subset(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

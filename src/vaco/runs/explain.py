@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
-from typing import TypeVar, get_args
+from typing import Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from vaco.errors import UserError, nearest
+from vaco.runs import words
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -22,12 +24,11 @@ _KEYS = _SETTINGS | {
     "string_type": "text",
     "list_type": "a list",
     **dict.fromkeys(("dict_type", "model_type"), "keys and values"),
-    "too_short": "at least one entry",
     "string_too_short": "text that is not empty",
     "string_pattern_mismatch": "letters, digits, '-', '_' and '.', since it becomes part of a path",
 }
 _BOUNDS = {"greater_than_equal": "be at least {ge}", "less_than_equal": "be at most {le}"}
-_BOUNDS |= {"greater_than": "exceed {gt}"}
+_BOUNDS |= {"greater_than": "exceed {gt}", "too_short": "be a list of at least {min_length}"}
 
 
 def of_setting(error: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
@@ -35,16 +36,53 @@ def of_setting(error: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
     first = min(error.errors(include_url=False), key=lambda e: e["type"] != "unexpected_keyword_argument")
     kind, value, (name, *inside) = first["type"], first["input"], first["loc"]
     if kind == "unexpected_keyword_argument":
-        return f"there is no setting '{name}': {nearest(str(name), fields)}"
+        meanings = {name: str(field.description) for name, field in fields.items()}
+        return f"there is no setting '{name}': {words.hint(str(name), fields, meanings)}"
     field = fields[str(name)]
     if kind == "literal_error" and isinstance(value, str):
         return f"{name} is '{value}': {nearest(value, get_args(field.annotation))}"
-    default = list(field.default) if isinstance(field.default, tuple) else field.default
+    default = field.examples[0] if field.examples else field.default
+    default = list(default) if isinstance(default, tuple) else default
     if kind in _BOUNDS:
         return f"{name} is {value}, but it must {_bound(first)} (default {default})"
     if inside:
-        name, default = f"{name}[{inside[0]}]", default[0]
+        name, default = f"{name}[{inside[0]}]", default[0] if isinstance(default, list) else default
     return f"{name} is {value!r}, but it must be {_SETTINGS.get(kind, 'a word')} such as {default!r}"
+
+
+def listing(fields: Mapping[str, FieldInfo], width: int) -> str:
+    """All settings for people, one paragraph each: name, meaning, range and default.
+
+    Args:
+        fields: of a configuration.
+        width: of the text, in characters.
+    """
+    indent = 2 + max(map(len, fields))
+    lines = []
+    for name, field in fields.items():
+        default = json.dumps(field.default) if not isinstance(field.default, str) else field.default
+        facts = [*filter(None, [_range(field)]), f"default {default or 'none'}"]
+        text = f"{field.description} ({'; '.join(facts)})"
+        lines.append(
+            textwrap.fill(
+                text, max(width, indent + 20), initial_indent=f"{name:{indent}}", subsequent_indent=" " * indent
+            )
+        )
+    return "\n".join(lines)
+
+
+def _range(field: FieldInfo) -> str:
+    """What a setting may be: its choices, or its bounds; empty if anything of its kind."""
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(map(str, get_args(field.annotation)))
+    marks = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    bounds = [
+        f"{sign} {getattr(limit, key):g}"
+        for limit in field.metadata
+        for key, sign in marks.items()
+        if hasattr(limit, key)
+    ]
+    return ", ".join(bounds)
 
 
 def check(value: object, model: type[Model], where: str) -> Model:

@@ -1,10 +1,11 @@
 """The folder of a run: what may be in it, who may write to it, and how it becomes complete.
 
-While a run is under way its folder holds ``run.lock`` (see `lock`), ``run.json`` (whose run it is) and
-``checkpoints/``; once complete, exactly ``manifest.json``, ``phases.parquet``, ``evals.parquet`` and
-``policy.safetensors``. The manifest is written last, so a folder with a manifest is complete. The policy may be missing
-from a complete folder (it is not tracked in git), and one alone may be left over (Snakemake deletes the outputs it
-knows before it runs a job again).
+While a run is under way its folder holds ``run.lock`` (see `lock`), ``run.json`` (whose run it is), ``checkpoints/``
+and the rows so far (see `live`); once complete, exactly ``manifest.json``, ``phases.parquet``, ``evals.parquet``,
+``policy.safetensors``, of a run with a recorded schedule ``schedule.parquet``, and ``log/`` of loggers that were asked
+for. The manifest is written last, so a folder with a manifest is complete. Policy and schedule may be missing from a
+complete folder (they are not archived), and a policy alone may be left over (Snakemake deletes the outputs it knows
+before it runs a job again).
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ from numpy.typing import NDArray
 from vaco.errors import UserError
 from vaco.runs import atomic, checkpoint, provenance, tables
 from vaco.runs.identity import SCHEMA, RunId, recorded_id
+from vaco.runs.live import LIVE, LOGS
 from vaco.runs.lock import STALE_AFTER, RunLock
+from vaco.runs.preemption import Interrupted
 
 MANIFEST, PHASES, EVALS, POLICY = "manifest.json", "phases.parquet", "evals.parquet", "policy.safetensors"
+SCHEDULE = "schedule.parquet"  # of a run that followed or made a recorded one, see `vaco.runs.schedule`
+NOT_ARCHIVED = (POLICY, SCHEDULE)  # what a finished run's folder may lack
 LOCK, MARKER, CHECKPOINTS = "run.lock", "run.json", "checkpoints"
 # Of another version of these, a run that is resumed would end with other bits than either version gives.
 DETERMINING = ("mujoco", "torch", "numpy")
-_OURS = (MANIFEST, PHASES, EVALS, POLICY, LOCK, MARKER, CHECKPOINTS)
+_OURS = (MANIFEST, PHASES, EVALS, POLICY, SCHEDULE, LOCK, MARKER, CHECKPOINTS, LOGS)
 
 Status = Literal["new", "resumable", "complete"]
 
@@ -38,7 +43,8 @@ class RunFolder:
     """A run's folder, locked for as long as the ``with`` statement lasts.
 
     Entering creates the folder if needed and refuses one that is not this run's; a refusal leaves nothing behind.
-    Leaving releases the lock and, if no checkpoint was written, removes whatever else entering put there.
+    Leaving releases the lock and, if no checkpoint was written, removes whatever else entering put there; an interrupt
+    (`KeyboardInterrupt`) goes on as `preemption.Interrupted`, which says what is left to continue from.
 
     Args:
         path: the folder.
@@ -67,7 +73,7 @@ class RunFolder:
         self.config: dict[str, Any] = json.loads(json.dumps(dict(config), allow_nan=False))
         self._lock = RunLock(self.path / LOCK, stale_after)
         self._status: Status | None = None
-        self._created = False
+        self._created = self._stopped = False
         self._machines: list[dict[str, Any]] = []
 
     @property
@@ -87,14 +93,51 @@ class RunFolder:
         """
         self._lock.heartbeat()
 
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The manifest of a complete run, else the marker of the one under way."""
+        return self._record(self.path / (MANIFEST if self._entered() == "complete" else MARKER))
+
+    def note_stop(self, why: str) -> None:
+        """Enter why training stopped by itself; its rows so far then stay, also without a checkpoint."""
+        with suppress(UserError):
+            tables.write_json(self.path / MARKER, {**self._record(self.path / MARKER), "stopped": why})
+        self._stopped = True
+
+    def require_inputs(self, found: Mapping[str, str], more: Mapping[str, Any] | None = None) -> None:
+        """Refuse to go on with a run whose inputs besides settings and code have changed; else record them.
+
+        Args:
+            found: a hash of the content of each, by what it is in words; of those that are known now.
+            more: further facts for the record of a run that begins.
+
+        Raises:
+            UserError: one was another when the run was begun.
+        """
+        record = dict(self.record)
+        # Of a run that has saved nothing yet, only this process has read anything.
+        recorded = None if self._entered() == "new" else record.get("inputs")
+        before: dict[str, str] = recorded if isinstance(recorded, dict) else {}
+        what = "a finished run" if self._entered() == "complete" else "an unfinished run"
+        for name, digest in found.items():
+            if before.get(name, digest) != digest:
+                raise UserError(
+                    f"{self.path} holds {what} with another content of its {name} (hash {before[name][:12]} there, "
+                    f"{digest[:12]} here): put back what it was, give another --out, or delete that folder first"
+                )
+        if self._entered() != "complete" and (not before.keys() >= found.keys() or more):
+            added = {key: value for key, value in (more or {}).items() if key not in record}
+            tables.write_json(self.path / MARKER, {**record, **added, "inputs": {**before, **found}})
+
     def finish(
         self,
         *,
         phases: Mapping[str, NDArray[Any]],
         evals: Mapping[str, NDArray[Any]],
-        policy: Mapping[str, NDArray[Any]],
+        policy: Mapping[str, NDArray[Any]] | None,
         policy_meta: Mapping[str, Any],
         manifest: Mapping[str, Any],
+        more: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
     ) -> None:
         """Write the final files, the manifest last, then delete checkpoints and marker.
 
@@ -103,10 +146,11 @@ class RunFolder:
         Args:
             phases: columns of ``phases.parquet``.
             evals: columns of ``evals.parquet``.
-            policy: arrays of ``policy.safetensors``; read them with `checkpoint.read`.
+            policy: arrays of ``policy.safetensors``, read with `checkpoint.read`; None keeps no policy.
             policy_meta: plain data kept with the policy.
             manifest: from `provenance.manifest`; the checksums and ``"status": "complete"`` are added here, and, if the
                 run was resumed on another machine or with other packages, ``processes``: all of them in turn.
+            more: columns of further tables, by file name.
 
         Raises:
             UserError: a file cannot be written, or the folder was taken over; the checkpoints are still there.
@@ -117,9 +161,17 @@ class RunFolder:
         self.heartbeat()
         tables.write_parquet(self.path / PHASES, phases)
         tables.write_parquet(self.path / EVALS, evals)
-        atomic.write_bytes(self.path / POLICY, checkpoint.pack(policy, dict(policy_meta)))
-        checksums = {name: tables.sha256_file(self.path / name) for name in (PHASES, EVALS, POLICY)}
-        record = {**manifest, "checksums": checksums, "status": "complete"}
+        (self.path / POLICY).unlink(missing_ok=True)
+        if policy is not None:
+            with atomic.writing(self.path / POLICY) as stream:
+                checkpoint.write(stream, policy, dict(policy_meta))
+        for name, columns in (more or {}).items():
+            tables.write_parquet(self.path / name, columns)
+        written = [PHASES, EVALS, *([] if policy is None else [POLICY]), *(more or {})]
+        checksums = {name: tables.sha256_file(self.path / name) for name in written}
+        begun: dict[str, Any] = self._record(self.path / MARKER) if (self.path / MARKER).exists() else {}
+        kept: dict[str, Any] = {key: begun[key] for key in begun.keys() & {"inputs", "started_in"}}
+        record = {**manifest, **kept, "checksums": checksums, "status": "complete"}
         if len(self._machines) > 1:
             record["processes"] = self._machines
         tables.write_json(self.path / MANIFEST, record)
@@ -152,10 +204,16 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A folder that was taken over belongs to the process that took it.
-        if self._status != "complete" and self._lock.held() and not checkpoint.exists(self.checkpoints):
+        complete, saved = self._status == "complete", checkpoint.exists(self.checkpoints)
+        if not (complete or saved or self._stopped) and self._lock.held():  # else it is another process's now
             self._remove_working_files()
         self._leave()
+        if isinstance(value, KeyboardInterrupt) and not complete:
+            raise Interrupted(
+                f"the same command continues from the last checkpoint in {self.checkpoints}"
+                if saved
+                else "no checkpoint had been written, so the same command starts from the beginning"
+            ) from value
 
     def _sign(self) -> None:
         """Write into the marker whose run this is and on which machines it has been under way, if that is news.
@@ -174,16 +232,18 @@ class RunFolder:
                 return  # written by a version of this package that did not say
             self._require_same_packages(before[-1], here)
             self._machines = before if before[-1] == here else [*before, here]
-            if before[-1].get("cpu") != here["cpu"]:
+            if changed := _surroundings(before[-1], here):
                 print(
-                    f"vaco: {self.path} was begun on another processor ({before[-1].get('cpu')}, here {here['cpu']}), "
-                    "so its bits will be those of neither; the manifest will name both",
+                    f"vaco: {self.path} was begun with other surroundings ({changed}), so its bits may be those of "
+                    "neither; the manifest will name both",
                     file=sys.stderr,
                     flush=True,
                 )
-        if marker is None or marker.get("processes") != self._machines:
+        if marker is None or marker.get("processes") != self._machines or "stopped" in marker:
             run = {"config_hash": self.run_id.config_hash, "training_version": self.run_id.version}
-            record = {"schema": SCHEMA, **run, "config": self.config, "processes": self._machines}
+            kept = dict(marker) if marker is not None and self._status == "resumable" else {}
+            kept.pop("stopped", None)
+            record = {**kept, "schema": SCHEMA, **run, "config": self.config, "processes": self._machines}
             tables.write_json(self.path / MARKER, record)
 
     def _require_same_packages(self, before: dict[str, Any], here: dict[str, Any]) -> None:
@@ -218,11 +278,13 @@ class RunFolder:
         """Delete what only a run under way needs, the marker last: without it checkpoints would be nobody's."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         with suppress(OSError):
-            (self.path / MARKER).unlink()
+            for name in (*LIVE, MARKER):
+                (self.path / name).unlink(missing_ok=True)
 
     def _refuse_strangers(self) -> None:
         """Refuse a folder with files that are no run's: most likely the path is a mistake."""
-        strangers = sorted(p.name for p in self.path.iterdir() if not _is_ours(p.name))
+        more = LIVE if (self.path / MARKER).exists() else ()  # rows of a run under way are nobody's without it
+        strangers = sorted(p.name for p in self.path.iterdir() if not (_is_ours(p.name) or p.name in more))
         if strangers:
             raise UserError(
                 f"{self.path} holds '{strangers[0]}', which is not part of a run: give --out an empty or new folder"
@@ -275,10 +337,10 @@ class RunFolder:
         checksums = manifest.get("checksums")
         if manifest.get("status") != "complete" or not isinstance(checksums, dict):
             raise self._damaged(f"{MANIFEST} is incomplete")
-        for name in (PHASES, EVALS, POLICY):
+        for name in (PHASES, EVALS, POLICY, SCHEDULE):
             path = self.path / name
             if not path.exists():
-                if name == POLICY:
+                if name in NOT_ARCHIVED:
                     continue
                 raise self._damaged(f"{name} is missing")
             try:
@@ -292,6 +354,24 @@ class RunFolder:
         return UserError(
             f"the run in {self.path} is damaged, {reason}: delete the folder and run the same command again"
         )
+
+
+def _surroundings(before: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Where two records of `provenance.machine` differ in what may decide bits, as a list; empty if nowhere.
+
+    The host's name is none of it. Python and Gymnasium are; the other packages make a run refuse (`DETERMINING`).
+    """
+
+    def facts(machine: Mapping[str, Any]) -> dict[str, Any]:
+        versions = machine.get("versions")
+        known = versions if isinstance(versions, dict) else {}
+        chosen = machine.get("environment")
+        named = {"processor": machine.get("cpu"), "python": known.get("python"), "gymnasium": known.get("gymnasium")}
+        return named | (chosen if isinstance(chosen, dict) else {})
+
+    old, new = facts(before), facts(here)
+    names = [name for name in dict.fromkeys((*old, *new)) if old.get(name) != new.get(name)]
+    return ", ".join(f"{name}: {old.get(name)}, here {new.get(name)}" for name in names)
 
 
 def discard_other(path: Path, run_id: RunId, rebuild: Callable[[Mapping[str, Any]], Any]) -> bool:
@@ -323,7 +403,8 @@ def discard_other(path: Path, run_id: RunId, rebuild: Callable[[Mapping[str, Any
         if not isinstance(record, dict) or recorded_id(record, rebuild) == run_id:
             return False
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
-        marker.unlink()
+        for name in (*LIVE, MARKER):
+            (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise atomic.write_error(path, error) from error
     finally:

@@ -15,6 +15,7 @@ their runs become stale; those of every other algorithm keep the version that to
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -28,6 +29,14 @@ from vaco.errors import UserError
 KindName = Literal["control", "language"]
 SCHEMA = 2
 """Of manifests and markers."""
+
+
+EVALUATION_VERSION = 2
+"""Of what `vaco evaluate` measures outside runs, the random policy of normalised scores among it.
+
+Records of version 1 do not say so. There, environment i began with the seed + i, so that neighbouring seeds had nearly
+all start states in common.
+"""
 
 
 @dataclass(frozen=True)
@@ -97,9 +106,18 @@ def config_hash(
         rules: the functions that the algorithm is made of; those of other packages count with their source.
     """
     content = {"kind": kind, **named, "settings": dict(sorted(others.items()))}
-    if foreign := [_foreign(rule) for rule in rules if not _ours(rule)]:
+    if foreign := foreign_rules(rules):
         content["foreign"] = foreign
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
+
+
+def foreign_rules(rules: Iterable[object]) -> list[dict[str, str | None]]:
+    """Name, version of the package and digest of the source of every function that is not of this package.
+
+    Raises:
+        UserError: the source of one cannot be read.
+    """
+    return [_foreign(rule) for rule in rules if not _ours(rule)]
 
 
 def _ours(rule: object) -> bool:
@@ -108,7 +126,7 @@ def _ours(rule: object) -> bool:
 
 
 def _foreign(rule: Any) -> dict[str, str | None]:
-    """A function from elsewhere: its qualified name, its distribution's version, and a hash of its module's source."""
+    """A function from elsewhere: its qualified name, its distribution with version, a hash of its module's source."""
     function = inspect.unwrap(rule)
     module = inspect.getmodule(function)
     try:
@@ -119,12 +137,19 @@ def _foreign(rule: Any) -> dict[str, str | None]:
             "another: define it in a file"
         ) from None
     package = function.__module__.split(".")[0]
-    owners = metadata.packages_distributions().get(package, [])
+    owners = _distributions().get(package, [])
     return {
         "name": f"{function.__module__}.{function.__qualname__}",
+        "package": owners[0] if owners else None,
         "version": metadata.version(owners[0]) if owners else None,
         "source": hashlib.sha256(source.encode()).hexdigest()[:16],
     }
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Which distributions an importable name is of; takes half a second to find out."""
+    return metadata.packages_distributions()
 
 
 def recorded_id(record: Mapping[str, Any], rebuild: Callable[[Mapping[str, Any]], Any]) -> RunId | None:

@@ -29,7 +29,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
@@ -125,7 +125,7 @@ class RunLock:
         except FileExistsError:
             return False
         file, locked = _open_locked(self.path)
-        record = {"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds"), "token": token}
+        record = {"pid": os.getpid(), "since": datetime.now(timezone.utc).isoformat(timespec="seconds"), "token": token}
         text = json.dumps(record | _machine() | {"locked": locked is True}, sort_keys=True) + "\n"
         try:
             # At once, so that it is not seen torn. Not forced to disk: after a power failure it is of another boot.
@@ -233,6 +233,25 @@ def _describe(holder: dict[str, Any]) -> str:
     return f"process {holder['pid']} on {holder.get('host')} since {holder.get('since')}"
 
 
+def silence(path: Path, now: float) -> float | None:
+    """Seconds since the holder of a lock was heard of; None if nobody holds it who can be alive.
+
+    The lock itself is not asked for, since asking could get in the way of who takes it at this moment.
+
+    Args:
+        path: of the lock file.
+        now: seconds since the epoch.
+    """
+    try:
+        silent = max(0.0, now - path.stat().st_mtime)
+    except OSError:
+        return None
+    holder = _holder(path)
+    here = _machine().items() <= holder.items()
+    dead = silent >= STALE_AFTER or (here and not Path("/proc", str(holder.get("pid"))).exists())
+    return None if dead else silent
+
+
 def _is_watched(holder: dict[str, Any]) -> bool:
     """Whether a holder is on this machine and took the kernel's lock, so that the kernel knows whether it lives."""
     return holder.get("locked") is True and _machine().items() <= holder.items()
@@ -242,7 +261,7 @@ def _machine() -> dict[str, str]:
     """Where a process runs: host, boot and pid namespace (two containers may share the first two)."""
     boot = namespace = ""
     with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         namespace = str(Path("/proc/self/ns/pid").readlink())
     return {"host": socket.gethostname(), "boot": boot, "namespace": namespace}
 

@@ -12,7 +12,7 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,12 @@ from vaco.errors import UserError
 from vaco.runs.identity import SCHEMA, RunId
 
 PACKAGES = ("numpy", "torch", "mujoco", "gymnasium", "vaco")
+ARITHMETIC = (
+    *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "OPENBLAS_CORETYPE"),
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
+    *("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+)
+"""Environment variables by which libraries choose between instructions that round in another order."""
 PLANNED = "VACO_PLANNED_SOURCE"
 """Environment variable by which a workflow tells its jobs the `source_digest` that it was planned with."""
 _ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +48,7 @@ def manifest(
     finished: str,
     wall_seconds: float,
     completed_steps: int,
+    rules: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Put together what ``manifest.json`` says of a run; `RunFolder.finish` adds checksums and status.
 
@@ -53,6 +60,7 @@ def manifest(
         finished: when it finished.
         wall_seconds: time spent, over all the run's processes if it was resumed.
         completed_steps: environment steps.
+        rules: `identity.foreign_rules` of the run; left out if there are none.
 
     Returns:
         A record for `tables.write_json`. ``revision`` and ``dirty`` are from `process_revision`: null and false if
@@ -65,6 +73,7 @@ def manifest(
         "config": dict(config),
         "config_hash": run_id.config_hash,
         "training_version": run_id.version,
+        **({"rules": list(rules)} if rules else {}),
         "revision": revision,
         "dirty": dirty,
         "source_digest": source_digest(),
@@ -79,8 +88,13 @@ def manifest(
 
 
 def machine() -> dict[str, Any]:
-    """What bits depend on besides source and settings: versions of packages, host and processor; plain JSON."""
+    """What bits depend on besides source and settings: versions of packages, host and processor; plain JSON.
+
+    ``environment`` is there only where a variable is set that chooses how a library computes.
+    """
+    chosen = {name: os.environ[name] for name in ARITHMETIC if name in os.environ}
     return {
+        **({"environment": chosen} if chosen else {}),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "host": socket.gethostname(),
         "cpu": _cpu_model(),
@@ -91,9 +105,11 @@ def machine() -> dict[str, Any]:
 def process_revision() -> tuple[str | None, bool]:
     """`source_revision` of the code that this process runs, as it was when first asked: later commits are not it.
 
-    `RunFolder` asks on entering, before the work that may take hours.
+    `RunFolder` asks on entering, before the work that may take hours. Where git knows nothing, as in a container, the
+    environment variable `VACO_REVISION` says what the code is.
     """
-    return source_revision()
+    revision, dirty = source_revision()
+    return revision or os.environ.get("VACO_REVISION") or None, dirty
 
 
 def source_revision(package: Path = _ROOT) -> tuple[str | None, bool]:
@@ -158,11 +174,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
     try:
         # Without optional locks, or many runs finishing at once would get in the way of the user's own git commands.
         done = subprocess.run(
-            ["git", "--no-optional-locks", *arguments],
+            # Also in a repository of somebody else's, which git shuns as its configuration may run programs: this very
+            # process runs the code that is in it.
+            ["git", "-c", "safe.directory=*", "--no-optional-locks", *arguments],
             cwd=folder,
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=60,
             check=True,
         )
@@ -182,7 +201,7 @@ def _version(package: str) -> str | None:
 def _cpu_model() -> str:
     """The processor's name; on Linux the standard library knows only the architecture."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import (
@@ -17,7 +19,62 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
 from vaco.errors import UserError
+from vaco.objectives.own import differing
 from vaco.runs import explain
+from vaco.yaml_file import parse_yaml
+
+OWN = {"filter": "filter_options", "align": "align_options"}
+"""Settings that only one rule has: how their names begin, and the setting of a run that holds them all."""
+
+
+def gathered(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in which ``filter.NAME`` and ``align.NAME``, and mappings of them, are put into the one that holds them.
+
+    Raises:
+        UserError: what holds them is no mapping.
+    """
+    found = {str(name): value for name, value in settings.items()}
+    for prefix, holder in OWN.items():
+        single = {name: value for name, value in found.items() if name.startswith(f"{prefix}.")}
+        given = [found[name] for name in (holder, prefix) if name in found]
+        if not single and all(isinstance(value, str) for value in given):
+            continue
+        together: dict[str, Any] = {}
+        for value in given:
+            together |= mapping_of(holder, value)
+        together |= {name.partition(".")[2]: value for name, value in single.items()}
+        found = {name: value for name, value in found.items() if name not in single and name != prefix}
+        found[holder] = json.dumps(together, sort_keys=True)
+    return found
+
+
+def holder_of(name: str) -> str:
+    """The setting of a run that a name belongs to: itself, or what holds all settings of one rule."""
+    prefix, dot, _ = name.partition(".")
+    return OWN.get(prefix, name) if dot or prefix in OWN else name
+
+
+def mapping_of(name: str, value: Any) -> dict[str, Any]:
+    """Settings that are written on one line, or are a mapping already.
+
+    Raises:
+        UserError: they are no mapping.
+    """
+    content = parse_yaml(value, f"the value of {name}") if isinstance(value, str) else value
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{name} is '{value}', but it must be a mapping such as '{{max_terms: 3}}'")
+    return dict(content)
+
+
+def settled(others: Mapping[str, Any], **own: Any) -> dict[str, Any]:
+    """Settings for an identity: of those that only one rule has, by value what differs from their defaults.
+
+    Args:
+        others: the settings that differ from their defaults.
+        own: by the name of what holds them, the instances that they make; None where no rule declares any.
+    """
+    found = {name: value for name, value in others.items() if own.get(name) is None}
+    return found | {name: values for name, instance in own.items() if (values := differing(instance))}
 
 
 def setting(default: Any, meaning: str, **bounds: Any) -> Any:

@@ -26,6 +26,8 @@ _ENCODINGS = {
     "float32": "BYTE_STREAM_SPLIT",
     "float64": "BYTE_STREAM_SPLIT",
 }
+CLOCKS = ("wall_seconds", "collect_seconds", "align_seconds", "update_seconds", "generate_seconds", "recompute_seconds")
+"""Columns that measure time: no two runs agree on them."""
 
 
 def write_parquet(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -48,8 +50,7 @@ def write_parquet(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
     if len({array.shape for array in arrays.values()}) != 1 or next(iter(arrays.values())).ndim != 1:
         shapes = {name: array.shape for name, array in arrays.items()}
         raise ValueError(f"a table needs columns, each 1-d and all of one length, not {shapes}")
-    # newbyteorder: Arrow knows only the machine's own byte order.
-    table = pa.table({n: pa.array(a.astype(a.dtype.newbyteorder("="), copy=False)) for n, a in arrays.items()})
+    table = pa.Table.from_arrays([_arrow(array) for array in arrays.values()], names=list(arrays))
     buffer = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -63,6 +64,13 @@ def write_parquet(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
         store_schema=False,
     )
     atomic.write_bytes(path, buffer.getvalue().to_pybytes())
+
+
+def _arrow(array: NDArray[Any]) -> Any:
+    """A column, as `pa.array` makes it of an array; that would load pandas, which takes longer than a short run."""
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))  # Arrow knows only the machine's order
+    bits = np.packbits(native, bitorder="little") if native.dtype == bool else native
+    return pa.Array.from_buffers(pa.from_numpy_dtype(native.dtype), len(native), [None, pa.py_buffer(bits)])
 
 
 def read_parquet(path: Path) -> dict[str, NDArray[Any]]:
@@ -91,7 +99,8 @@ def write_json(path: Path, value: Any) -> None:
         TypeError: the value holds something else that JSON has not.
     """
     text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    atomic.write_bytes(path, text.encode())
+    # Of a file name that is no UTF-8 this makes the escape that JSON has for it.
+    atomic.write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 from pathlib import Path
@@ -57,15 +58,20 @@ class _Product(SphinxDirective):
         return "/" + os.path.relpath(path, self.env.srcdir)
 
     def caption(self, product: results.Product) -> list[nodes.Node]:
-        """Title, the product's own caption, and what the page adds."""
+        """Title, the caption up to its scale, the rest of it folded away, and what the page adds."""
         paragraph = nodes.paragraph(classes=["result-caption"])
         if "title" in self.options:
             paragraph += nodes.strong("", self.options["title"] + ". ")
-        paragraph += nodes.Text(product.sidecar.get("caption", ""))
+        shown, rest = results.folded(product.sidecar.get("caption", ""))
+        paragraph += nodes.Text(shown)
         lost = results.incomplete(product.sidecar)
-        if lost and lost.split(":")[0] not in product.sidecar.get("caption", ""):
+        if lost and lost.split(":")[0] not in shown:
             paragraph += nodes.Text(" " + lost)
-        return [paragraph, *self.parse_content_to_nodes()] if len(paragraph) else self.parse_content_to_nodes()
+        found: list[nodes.Node] = [paragraph] if len(paragraph) else []
+        if rest:
+            text = f"<details><summary>How to read it, and what to beware of</summary>{html.escape(rest)}</details>"
+            found.append(nodes.raw("", text, format="html", classes=["result-caption-rest"]))
+        return found + self.parse_content_to_nodes()
 
     def provenance(self, product: results.Product, command: str, facts: list[tuple[str, str]]) -> nodes.container:
         """The block underneath: the command, then one line a fact, then the files."""

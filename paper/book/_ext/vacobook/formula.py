@@ -43,6 +43,8 @@ WORDS = {
     "KL": r"\operatorname{KL}",
     "TV": r"\operatorname{TV}",
     "age": r"\text{age}",
+    "step": r"\text{step}",
+    "progress": r"\text{progress}",
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import yaml
+from vaco.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -126,7 +126,7 @@ def allowed(path: Path) -> dict[str, dict[str, str]]:
     Raises:
         ValueError: an exception without a reason.
     """
-    listed = yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
+    listed = (read_yaml(path) or {}) if path.is_file() else {}
     for page, entries in listed.items():
         for number, reason in entries.items():
             if not isinstance(number, str) or not str(reason or "").strip():

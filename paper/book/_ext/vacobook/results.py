@@ -102,6 +102,13 @@ def provenance(product: Product) -> list[tuple[str, str]]:
     return facts
 
 
+def folded(caption: str) -> tuple[str, str]:
+    """A caption in two: what is shown and at what scale, up to the sentence that names the tier; and the rest."""
+    scale = re.search(r"Tier '.*?\.(?= [A-Z])", caption)
+    end = scale.end() if scale else len(caption)
+    return caption[:end], caption[end:].strip()
+
+
 def incomplete(sidecar: Json) -> str:
     """One sentence on missing runs, or nothing."""
     missing = len(sidecar.get("missing") or [])

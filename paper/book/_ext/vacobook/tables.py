@@ -110,7 +110,7 @@ class TierTable(_FromSource):
 
     def run(self) -> list[nodes.Node]:
         """Load each tier as the workflow does."""
-        from vaco.runs import tiers
+        from vaco.campaign import tiers
 
         rows: list[list[Cell]] = []
         for name in self.arguments[0].split():
@@ -131,7 +131,7 @@ class StudyTable(_FromSource):
 
     def run(self) -> list[nodes.Node]:
         """Load the tier as the workflow does."""
-        from vaco.runs import tiers
+        from vaco.campaign import tiers
 
         path = Path(self.config.vacobook_root) / "config" / f"{self.arguments[0]}.yaml"
         self.env.note_dependency(str(path))

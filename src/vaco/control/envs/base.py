@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
 import mujoco
 import numpy as np
+from gymnasium.wrappers import TimeLimit
 from numpy.typing import ArrayLike, NDArray
 
+from vaco.control.envs.instability import Watch
+from vaco.control.envs.spaces import Actions, Observations
+from vaco.control.envs.spec import EnvSpec
 from vaco.control.envs.tasks import Flags, Floats
 from vaco.errors import UserError
 
@@ -39,7 +41,7 @@ class VectorStep(NamedTuple):
 
 
 class VectorEnv(ABC):
-    """E copies of one continuous control task, stepped together.
+    """E copies of one task, stepped together.
 
     **Autoreset** is Gymnasium's NEXT_STEP. The step that ends an episode returns that episode's true final
     observation. The step after it ignores the action given for that environment, resets it from its own random
@@ -48,38 +50,72 @@ class VectorEnv(ABC):
     ``actions[t]`` unless slot t is dead, so ``V(observations[t + 1])`` is the right bootstrap at every live slot
     (times zero where terminated), with no special case for final observations; and dead slots get weight 0.
 
+    **A simulation that became unstable**, which MuJoCo puts back to its first pose as if nothing had been, ends its
+    episode: the slot is `dead` (what it returns has no meaning, reward 0) and `truncated`, the next step resets it, and
+    it is entered in `unstable`.
+
     **Actions** are clipped to the action space here, once, for both backends. They are float64 for the simulator
     and for the control cost alike: float32 actions pass unchanged, and rewards do not depend on a batched float32
-    sum. The policy keeps its unclipped action for its log-probabilities.
+    sum. The policy keeps its unclipped action for its log-probabilities. A discrete action is the number of its
+    category, from 0, one column a component.
 
     **Arrays** returned by `reset` and `step` are fresh: nothing that is stepped later writes into them.
 
     Attributes:
-        env_id: the Gymnasium name of the task.
+        spec: which environment it is.
+        env_id: its name.
         backend: `batched` or `gymnasium`.
         num_envs: E.
         observation_size: O.
+        observation_shape: of an observation before it is flattened; (O,) where it is nested.
+        indicators: [O] bool, features that are 0 or 1 because they stand for a discrete value.
         action_size: A.
+        categories: how many values each component of a discrete action has, [A]; empty where actions are continuous.
         action_low: [A] float64, least action.
         action_high: [A] float64, greatest action.
         max_episode_steps: time limit in environment steps, None if the task has none.
+        unstable: of every step so far that MuJoCo undid, the environment and what was not finite or huge in it.
+        first: the number of the first environment, where these are some of a run's.
     """
 
     backend: str
+    first = 0
 
-    def __init__(self, env_id: str, num_envs: int, reference: gymnasium.Env[Any, Any]) -> None:
-        observation_space, action_space = reference.observation_space, reference.action_space
-        assert isinstance(observation_space, gymnasium.spaces.Box)
-        assert isinstance(action_space, gymnasium.spaces.Box)
-        self.env_id = env_id
+    def __init__(self, spec: EnvSpec, num_envs: int, reference: gymnasium.Env[Any, Any]) -> None:
+        self.spec, self.env_id = spec, spec.name
         self.num_envs = num_envs
-        self.observation_size = int(observation_space.shape[0])
-        self.action_size = int(action_space.shape[0])
-        self.action_low: Floats = action_space.low.astype(np.float64)
-        self.action_high: Floats = action_space.high.astype(np.float64)
-        self.max_episode_steps = None if reference.spec is None else reference.spec.max_episode_steps
+        self._seen = Observations(self.env_id, reference.observation_space)
+        self._done = Actions(self.env_id, reference.action_space)
+        self.observation_size, self.indicators = self._seen.size, self._seen.indicators
+        self.observation_shape: tuple[int, ...] = reference.observation_space.shape or (self.observation_size,)
+        self.action_size, self.categories = self._done.size, self._done.categories
+        self.action_low, self.action_high = self._done.low, self._done.high
+        self.max_episode_steps = _time_limit_of(reference)
         self._shape = (num_envs, self.action_size)
         self._observations: Floats | None = None
+        self._pending: Flags = np.zeros(num_envs, dtype=np.bool_)
+        self._watch = Watch(())
+        self.unstable: list[tuple[int, str]] = []
+
+    @property
+    def saved_exactly(self) -> bool:
+        """Whether `state` and `set_state` serve: not for tasks whose whole state is unknown."""
+        return self.spec.saved_exactly
+
+    def random_actions(self, generator: np.random.Generator) -> Floats:
+        """Uniformly random actions, [E, A] float64.
+
+        Raises:
+            UserError: actions have no bounds between which to draw.
+        """
+        if self.categories:
+            return generator.integers(0, self.categories, self._shape).astype(np.float64)
+        if not (np.isfinite(self.action_low).all() and np.isfinite(self.action_high).all()):
+            raise UserError(
+                f"actions of {self.env_id} have no finite bounds, between which random ones could be drawn: declare "
+                "bounds in its action space, or do without random actions"
+            )
+        return generator.uniform(self.action_low, self.action_high, self._shape)
 
     def reset(self, seed: int) -> Floats:
         """Begin a new episode everywhere, from new random streams.
@@ -121,8 +157,20 @@ class VectorEnv(ABC):
                 "training has diverged, so lower the learning rate or the gradient clip"
             )
         step = self._step(clipped)
+        broken = self._watch.unstable()
+        if broken is not None:
+            self._end_episodes(step, broken)
         self._observations = step.observations.copy()
         return step
+
+    def _end_episodes(self, step: VectorStep, broken: Flags) -> None:
+        """Make of a step what it is where MuJoCo undid it."""
+        self.unstable += [(index, self._watch.what(index)) for index in np.flatnonzero(broken).tolist()]
+        step.rewards[broken] = 0.0
+        step.terminated[broken] = False
+        step.truncated[broken] = True
+        step.dead[broken] = True
+        self._pending = self._pending | broken
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything that the future depends on, as plain arrays: the same ones whichever the backend.
@@ -137,7 +185,7 @@ class VectorEnv(ABC):
 
         Raises:
             RuntimeError: before the first `reset` or `set_state`.
-            UserError: if the environment is not one of the eight tasks, whose hidden state is known.
+            UserError: if the environment is not one of `TASKS`, whose hidden state is known.
         """
         if self._observations is None:
             raise RuntimeError("reset(seed) or set_state(arrays) must come before state")
@@ -175,7 +223,7 @@ class VectorEnv(ABC):
             [E, n] float64, MuJoCo's mjSTATE_FULLPHYSICS: time, positions, velocities, activations.
 
         Raises:
-            UserError: if the environment is not one of the eight tasks.
+            UserError: if the environment is not one of `TASKS`.
         """
 
     @abstractmethod
@@ -199,29 +247,18 @@ class VectorEnv(ABC):
         """Put back the arrays of `_save`."""
 
 
-@contextmanager
-def _without_known_warnings() -> Iterator[None]:
-    """Hide MuJoCo's complaint about Gymnasium's own HalfCheetah model, else printed and logged to a file per load."""
-    previous = mujoco.get_mju_user_warning()
-
-    def show(message: str) -> None:
-        if "settotalmass" not in message:
-            print(f"WARNING: {message}", file=sys.stderr)
-
-    mujoco.set_mju_user_warning(show)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(previous)
+def time_limits(env: gymnasium.Env[Any, Any]) -> list[TimeLimit[Any, Any]]:
+    """The wrappers that count the steps of the episode, the outermost first."""
+    found, inner = [], env
+    while isinstance(inner, gymnasium.Wrapper):
+        found += [inner] if isinstance(inner, TimeLimit) else []
+        inner = inner.env
+    return found
 
 
-def make_gymnasium(env_id: str) -> gymnasium.Env[Any, Any]:
-    """Make one genuine Gymnasium environment, with its time limit.
-
-    The environment checker is left out: it tests the environment's code, not ours, on the first steps only.
-    """
-    with _without_known_warnings():
-        return gymnasium.make(env_id, disable_env_checker=True)
+def _time_limit_of(env: gymnasium.Env[Any, Any]) -> int | None:
+    limits = [int(vars(wrapper)["_max_episode_steps"]) for wrapper in time_limits(env)]
+    return min(limits, default=None)
 
 
 def capture_simulators(model: Any, simulators: Sequence[Any]) -> dict[str, NDArray[Any]]:

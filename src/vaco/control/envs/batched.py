@@ -20,11 +20,13 @@ from vaco.control.envs.base import (
     read_states,
     restore_simulators,
 )
-from vaco.control.envs.tasks import TASKS, Flags, Floats
+from vaco.control.envs.instability import Watch
+from vaco.control.envs.spec import EnvSpec
+from vaco.control.envs.tasks import TASKS, Floats
 
 
 class BatchedVectorEnv(VectorEnv):
-    """The eight MuJoCo tasks, stepped as Gymnasium steps them but without its cost per environment.
+    """The MuJoCo tasks of `TASKS`, stepped as Gymnasium steps them but without its cost per environment.
 
     One genuine Gymnasium environment is kept. Its model is stepped; its constants give observations, rewards and
     terminations (`vaco.control.envs.tasks`); and its own `reset` begins every episode, lent the simulator and the
@@ -33,14 +35,14 @@ class BatchedVectorEnv(VectorEnv):
 
     backend = "batched"
 
-    def __init__(self, env_id: str, num_envs: int, reference: gymnasium.Env[Any, Any]) -> None:
+    def __init__(self, spec: EnvSpec, num_envs: int, reference: gymnasium.Env[Any, Any]) -> None:
         """Make E simulators of the model of `reference`, which this object closes."""
-        super().__init__(env_id, num_envs, reference)
+        super().__init__(spec, num_envs, reference)
         self._reference = reference
         lender: Any = reference.unwrapped
         self._lender = lender
         self._model = lender.model
-        self._task = TASKS[env_id](lender)
+        self._task = TASKS[spec.name](lender)
         self._frame_skip = int(lender.frame_skip)
         self._dt = float(lender.dt)
         limit = self.max_episode_steps
@@ -52,7 +54,7 @@ class BatchedVectorEnv(VectorEnv):
         self._generators: list[np.random.Generator] = []
         self._positions: Floats = np.zeros(num_envs)
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
-        self._pending: Flags = np.zeros(num_envs, dtype=np.bool_)
+        self._watch = Watch(self._simulators)
 
     def simulator_state(self) -> Floats:
         """See `VectorEnv.simulator_state`."""

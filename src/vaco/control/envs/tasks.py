@@ -1,4 +1,4 @@
-"""Observations, rewards and terminations of the eight MuJoCo tasks, for a whole batch at once.
+"""Observations, rewards and terminations of MuJoCo tasks, for a whole batch at once.
 
 A task says which parts of a simulator it reads (`views`). The backend concatenates those of all E environments into
 `features` [E, F], from which everything else is computed. The formulae are those of `gymnasium.envs.mujoco.*_v5`, in
@@ -267,13 +267,107 @@ class DoublePendulum(Task):
         return rewards, terminated
 
 
+class Reacher(Task):
+    """Reacher: the distance of the fingertip from its target, less control cost; never terminated."""
+
+    def __init__(self, env: Any) -> None:
+        """Read weights, and the bodies whose distance is rewarded."""
+        super().__init__(env)
+        self.distance_weight = env._reward_dist_weight
+        self.control_weight = env._reward_control_weight
+        self.fingertip, self.target = (int(env.model.body(name).id) for name in ("fingertip", "target"))
+
+    def views(self, data: Any) -> list[Floats]:
+        """Adds the positions of fingertip and target."""
+        return [data.qpos, data.qvel, data.xpos[self.fingertip], data.xpos[self.target]]
+
+    def observe(self, features: Floats) -> Floats:
+        """Cosines, then sines, of the two joints; the target; the joints' velocities; where the target lies."""
+        joints = np.ascontiguousarray(features[:, :2])
+        speeds = features[:, self.positions : self.positions + 2]
+        apart = features[:, -6:-3] - features[:, -3:]
+        seen = [np.cos(joints), np.sin(joints), features[:, 2 : self.positions], speeds, apart[:, :2]]
+        return np.concatenate(seen, axis=1)
+
+    def outcome(self, features: Floats, velocities: Floats, actions: Floats) -> tuple[Floats, Flags]:
+        """See `Task.outcome`."""
+        rewards = -_length(features[:, -6:-3] - features[:, -3:]) * self.distance_weight
+        rewards -= np.vecdot(actions, actions) * self.control_weight
+        return rewards, np.zeros(len(features), dtype=np.bool_)
+
+
+class Pusher(Task):
+    """Pusher: the distances of an object from arm and goal, less control cost; never terminated."""
+
+    def __init__(self, env: Any) -> None:
+        """Read weights, and the bodies whose distances are rewarded."""
+        super().__init__(env)
+        self.near_weight = env._reward_near_weight
+        self.distance_weight = env._reward_dist_weight
+        self.control_weight = env._reward_control_weight
+        self.bodies = [int(env.model.body(name).id) for name in ("tips_arm", "object", "goal")]
+
+    def views(self, data: Any) -> list[Floats]:
+        """Adds the positions of the arm's tip, the object and the goal."""
+        return [data.qpos, data.qvel, *(data.xpos[body] for body in self.bodies)]
+
+    def observe(self, features: Floats) -> Floats:
+        """Angles of the arm's seven joints, their velocities, and the three positions; 7 is a literal in Gymnasium."""
+        speeds = features[:, self.positions : self.positions + 7]
+        return np.concatenate([features[:, :7], speeds, features[:, self.coordinates :]], axis=1)
+
+    def outcome(self, features: Floats, velocities: Floats, actions: Floats) -> tuple[Floats, Flags]:
+        """See `Task.outcome`."""
+        arm, thing, goal = (features[:, self.coordinates + 3 * i : self.coordinates + 3 * i + 3] for i in range(3))
+        rewards = -_length(thing - goal) * self.distance_weight
+        rewards -= np.vecdot(actions, actions) * self.control_weight
+        rewards -= _length(thing - arm) * self.near_weight
+        return rewards, np.zeros(len(features), dtype=np.bool_)
+
+
+class HumanoidStandup(Humanoid):
+    """HumanoidStandup: the height of the torso, less costs of control and impact; never terminated."""
+
+    def __init__(self, env: Any) -> None:
+        """Read weights, the range of the cost of impact, and the duration of a substep."""
+        Task.__init__(self, env)
+        self.skipped = int(env.observation_structure["skipped_qpos"])
+        self.observed = int(env.observation_space.shape[0])
+        self.bodies = int(env.model.nbody)
+        self.substep = float(env.model.opt.timestep)
+        self.control_weight = env._ctrl_cost_weight
+        self.contact_weight = env._impact_cost_weight
+        self.low_cost, self.high_cost = env._impact_cost_range
+
+    def position(self, features: Floats) -> Floats:
+        """Not rewarded."""
+        return features[:, 0]
+
+    def outcome(self, features: Floats, velocities: Floats, actions: Floats) -> tuple[Floats, Flags]:
+        """See `Task.outcome`; the 1 is a literal in Gymnasium."""
+        last = self.skipped + self.observed + 6
+        forces = features[:, last - self.bodies * 6 : last]
+        impact = _clip(self.contact_weight * np.vecdot(forces, forces), self.low_cost, self.high_cost)
+        rewards = features[:, 2] / self.substep - self.control_weight * np.vecdot(actions, actions) - impact + 1
+        return rewards, np.zeros(len(features), dtype=np.bool_)
+
+
+def _length(vectors: Floats) -> Floats:
+    """Euclidean lengths [E] of vectors [E, 3]."""
+    lengths: Floats = np.sqrt(np.vecdot(vectors, vectors))
+    return lengths
+
+
 TASKS: dict[str, type[Task]] = {
     "Ant-v5": Ant,
     "HalfCheetah-v5": Runner,
     "Hopper-v5": Hopper,
     "Humanoid-v5": Humanoid,
+    "HumanoidStandup-v5": HumanoidStandup,
     "InvertedDoublePendulum-v5": DoublePendulum,
     "InvertedPendulum-v5": Pendulum,
+    "Pusher-v5": Pusher,
+    "Reacher-v5": Reacher,
     "Swimmer-v5": Runner,
     "Walker2d-v5": Walker,
 }

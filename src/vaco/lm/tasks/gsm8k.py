@@ -16,6 +16,7 @@ from vaco.errors import UserError
 from vaco.lm.hub import fetch
 from vaco.lm.tasks.answers import MARKER, final_number
 from vaco.lm.tasks.base import INSTRUCTION, Problem, check_index, check_split, held_out, read_settings
+from vaco.paths import user_path
 from vaco.runs.settings import Settings
 
 _LOCAL = "give local files with 'train' and 'eval', or one with 'path', or choose the task gsm_symbolic or chain_sum"
@@ -44,11 +45,11 @@ class Gsm8k:
         if bool(chosen.train) != bool(chosen.eval) or (chosen.path and chosen.train):
             raise UserError("gsm8k needs both 'train' and 'eval', or 'path' alone to split one file: set either")
         if chosen.path:
-            rows = list(read_jsonl(Path(chosen.path)))
+            rows = list(read_jsonl(user_path(chosen.path)))
             train = [row for row in rows if not held_out(row.prompt, chosen.eval_share)]
             held = [row for row in rows if held_out(row.prompt, chosen.eval_share)]
         elif chosen.train:
-            train, held = list(read_jsonl(Path(chosen.train))), list(read_jsonl(Path(chosen.eval)))
+            train, held = list(read_jsonl(user_path(chosen.train))), list(read_jsonl(user_path(chosen.eval)))
         else:
             train, held = _from_hub(chosen.hub, chosen.hub_config)
         asked = {row.prompt for row in held}

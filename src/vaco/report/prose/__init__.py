@@ -1,0 +1,1 @@
+"""Numbers and files of text, from tables alone."""

@@ -1,0 +1,1 @@
+"""From archives to tables, statistics and typeset tables: no Matplotlib in here."""

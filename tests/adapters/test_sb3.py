@@ -1,0 +1,137 @@
+"""Stable-Baselines3 trains with VACO; skipped where it is not installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from vaco.errors import UserError
+
+pytest.importorskip("stable_baselines3", reason='needs Stable-Baselines3: pip install "vaco[sb3]"')
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from vaco.adapters.sb3 import VacoPPO
+
+QUIET: dict[str, Any] = {"verbose": 0, "seed": 0, "device": "cpu"}
+
+
+def small(**options: Any) -> VacoPPO:
+    env = make_vec_env("CartPole-v1", 4, seed=0)
+    return VacoPPO("MlpPolicy", env, n_steps=64, batch_size=64, n_epochs=4, **QUIET, **options)
+
+
+def test_as_ppo_on_policy_it_aligns_to_what_the_library_computes() -> None:
+    """Without lag V-trace is GAE, so advantages and value targets are Stable-Baselines3's own."""
+    env = make_vec_env("CartPole-v1", 4, seed=0)
+    theirs = PPO("MlpPolicy", env, n_steps=64, batch_size=64, **QUIET)
+    ours = small()
+    for model in (theirs, ours):
+        model.set_random_seed(1)
+        _, callback = model._setup_learn(256, None)
+        model.env.seed(3)
+        model._last_obs = model.env.reset()
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, 64)
+    a, b = theirs.rollout_buffer, ours.rollout_buffer
+    assert (a.actions == b.actions).all() and a.episode_starts[1:].any()
+    torch.testing.assert_close(torch.as_tensor(b.advantages), torch.as_tensor(a.advantages), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.as_tensor(b.returns), torch.as_tensor(a.returns), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["vaco", "ppo", "spo", "decoupled", "geppo", "a3po"])
+def test_it_trains_by_every_kind_of_rule(rule: str) -> None:
+    model = small(rule=rule, lag=3)
+    before = [p.detach().clone() for p in model.policy.parameters()]
+    model.learn(1024)
+    assert any(not torch.equal(x, y) for x, y in zip(before, model.policy.parameters(), strict=True))
+    logged = model.logger.name_to_value
+    assert logged["vaco/kept_fraction"] > 0 and logged["vaco/samples"] == 4 * 256
+    assert logged["vaco/nonfinite"] == 0
+
+
+def test_a_rule_and_an_alignment_of_ones_own_train() -> None:
+    from dataclasses import dataclass
+
+    from vaco.objectives.align import ALIGNMENTS, vtrace
+    from vaco.objectives.align import register as register_alignment
+    from vaco.objectives.filters import FILTERS, Filtered, register
+
+    @dataclass(frozen=True)
+    class Half:
+        factor: float = 0.5
+
+    @register("halved_for_this_test", "c = fρA", settings=Half)
+    def halved(x: Any, settings: Any) -> Filtered:
+        kept = torch.ones_like(x.ratio, dtype=torch.bool)
+        nothing = x.ratio.new_tensor(float("nan"))
+        return Filtered(settings.own.factor * x.ratio * x.advantages, kept, nothing, nothing > 0)
+
+    @register_alignment("scaled_for_this_test", "A: f · V-trace", settings=Half)
+    def scaled(*, own: Half, **given: Any) -> Any:
+        found = vtrace(**given)
+        return found._replace(advantages=own.factor * found.advantages)
+
+    try:
+        own = {"rule": "halved_for_this_test", "alignment": "scaled_for_this_test"}
+        model = small(**own, settings={"filter.factor": 0.25}, alignment_settings={"factor": 2.0}, lag=2)
+        model.learn(512)
+        assert model.diagnostics is not None and model.diagnostics.figures()["kept_fraction"] == 1.0
+        with pytest.raises(UserError, match="has no setting 'facto': did you mean 'factor'"):
+            small(**own, settings={"filter.facto": 0.25})
+        with pytest.raises(UserError, match="the alignment 'once' has no settings of its own, but factor was given"):
+            small(alignment_settings={"factor": 2.0})
+    finally:
+        del FILTERS["halved_for_this_test"], ALIGNMENTS["scaled_for_this_test"]
+
+
+def test_lag_is_measured_and_continuous_actions_work() -> None:
+    env = make_vec_env("Pendulum-v1", 2, seed=0)
+    model = VacoPPO("MlpPolicy", env, n_steps=64, batch_size=64, n_epochs=4, lag=4, learning_rate=3e-3, **QUIET)
+    lags, ages = [], []
+    for _ in range(6):
+        model.learn(128, reset_num_timesteps=False)
+        lags.append(model.logger.name_to_value["vaco/backward_lag"])
+        ages.append(model._age)
+    assert max(ages) > 0
+    assert all((lag > 1e-4) == (age > 0) for lag, age in zip(lags, ages, strict=True)), (lags, ages)
+
+
+def test_it_learns_cartpole() -> None:
+    env = make_vec_env("CartPole-v1", 8, seed=0)
+    model = VacoPPO(
+        "MlpPolicy", env, n_steps=64, batch_size=128, n_epochs=10, learning_rate=1e-3, gae_lambda=0.9, lag=2, **QUIET
+    )
+    start = evaluate_policy(model, make_vec_env("CartPole-v1", 1, seed=9), n_eval_episodes=10)[0]
+    model.learn(25_000)
+    end = evaluate_policy(model, make_vec_env("CartPole-v1", 1, seed=9), n_eval_episodes=10)[0]
+    assert end > max(400, start)
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    model = small(rule="vaco", settings={"delta": 0.1}, lag=4).learn(512)
+    model.save(tmp_path / "model")
+    found = VacoPPO.load(tmp_path / "model", env=make_vec_env("CartPole-v1", 4, seed=0))
+    assert found.rule == "vaco" and found.settings == {"delta": 0.1}
+    assert found.lag == 4
+    found.learn(512 * 6)
+    assert len(found._snapshots) == 4, "the buffer has the saved capacity"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rule": "vacoo"}, "did you mean 'vaco'"),
+        ({"rule": "vaco_sequence"}, "whole sequences"),
+        ({"alignment": "continuous"}, "allow 'once' or 'none'"),
+        ({"alignment": "twice"}, "there is no alignment 'twice'"),
+        ({"settings": {"delta": 0}}, "must be above 0"),
+        ({"lag": 0}, "at least 1"),
+    ],
+)
+def test_bad_input_is_one_sentence(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        small(**options)

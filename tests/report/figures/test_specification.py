@@ -1,0 +1,115 @@
+"""The specification curve: which opponent belongs to a reading, its differences against a loop, what is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy import stats
+from synthetic import write_archive
+
+from vaco.campaign.tiers import Tier, load_tier
+from vaco.errors import UserError
+from vaco.report.figures import specification
+from vaco.report.tables.aggregate import aggregate
+from vaco.report.tables.plan import read_plan
+from vaco.report.tables.read import Tables
+
+READINGS = """
+tier: mini
+description: A tier with readings, for tests.
+environments: [Hopper-v5, HalfCheetah-v5]
+algorithms: [one, two, three, four, ppo_kl, kl-constant, none+proximal_clip, clip-constant]
+capacities: [16]
+seeds: [7, 8]
+steps: 40960
+evaluation: {points: 4, episodes: 2}
+reference: {episodes: 100, seed: 0}
+variants:
+  one: {algorithm: once+tv, training: {trigger: phase}}
+  two: {algorithm: once+tv_total, training: {learning_rate_decay: false, delta: 0.4}}
+  three: {algorithm: once+tv, training: {learning_rate_decay: false, ratio_cap: 2}}
+  four: {algorithm: once+tv_proximal, training: {trace_decay: 0.9}}
+  kl-constant: {algorithm: ppo_kl, training: {learning_rate_decay: false}}
+  clip-constant: {algorithm: none+proximal_clip, training: {learning_rate_decay: false}}
+studies:
+  readings: {}
+  unit: {algorithms: [ppo], capacities: [1], seeds: [0, 1]}
+"""
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    root = tmp_path_factory.mktemp("readings")
+    (root / "mini.yaml").write_text(READINGS)
+    tier: Tier = load_tier(root / "mini.yaml")
+    aggregate(read_plan(tier.plan()), write_archive(tier, root / "archive"), root / "tables")
+    return Tables(root / "tables")
+
+
+def test_a_reading_meets_the_opponents_that_share_its_settings(tables: Tables) -> None:
+    found = specification.pairs(tables.methods, tables.grid("readings")["algorithms"])
+    plain = {"ppo_kl", "none+proximal_clip"}
+    assert {name: set(opponents) for name, opponents in found.items()} == {
+        "one": plain,
+        "two": {"kl-constant", "clip-constant"},
+        "three": {"kl-constant", "clip-constant"},
+        "four": set(),
+    }
+
+
+def test_differences_against_a_loop(tables: Tables) -> None:
+    scores = tables.read("scores")
+    table = specification.differences(scores, tables)
+    assert len(table) == 6
+    for row in table.itertuples():
+        total, variance, freedom = 0.0, 0.0, 0.0
+        for env in ("Hopper-v5", "HalfCheetah-v5"):
+            for name, sign in ((row.reading, 1), (row.opponent, -1)):
+                values = [
+                    scores[(scores["name"] == name) & (scores["env"] == env) & (scores["seed"] == seed)]["score"].item()
+                    for seed in (7, 8)
+                ]
+                mean = sum(values) / 2
+                total += sign * mean / 2
+                term = sum((value - mean) ** 2 for value in values) / 1 / 2
+                variance += term
+                freedom += term**2
+        assert row.difference == pytest.approx(total)
+        reach = stats.t.ppf(0.975, variance**2 / freedom) * variance**0.5 / 2
+        assert (row.high - row.low) / 2 == pytest.approx(reach)
+
+
+def test_runs_of_other_seeds_do_not_count_and_a_task_without_a_run_leaves_its_pair_out(tables: Tables) -> None:
+    scores = tables.read("scores")
+    whole = specification.differences(scores, tables)
+    more = scores.assign(seed=99, score=50.0)
+    again = specification.differences(pd.concat([scores, more]), tables)
+    assert again.equals(whole)
+    less = scores[~((scores["name"] == "kl-constant") & (scores["env"] == "Hopper-v5"))]
+    assert "kl-constant" not in set(specification.differences(less, tables)["opponent"])
+    with pytest.raises(UserError, match="no reading is finished"):
+        specification.draw_table(specification.differences(scores[:0], tables), tables)
+
+
+def test_the_choices_that_differ_are_named_with_their_defaults(tables: Tables) -> None:
+    found = specification.choices(tables.json("configs"), tables.methods, ["one", "two", "three"])
+    assert list(found) == ["filter", "trigger", "delta", "ratio_cap", "learning_rate_decay"]
+    assert found["filter"] == {"one": "π_T", "two": "β", "three": "π_T"}
+    assert found["trigger"] == {"one": "phase", "two": "minibatch", "three": "minibatch"}
+    assert found["learning_rate_decay"] == {"one": "yes", "two": "no", "three": "no"}
+
+
+def test_the_figure_draws_the_differences_in_order_and_counts_them(tables: Tables, tmp_path: Path) -> None:
+    table = specification.differences(tables.read("scores"), tables)
+    drawn = specification.draw(tables)
+    panel = drawn.figure.axes[0]
+    algorithm = table["algorithm"].iloc[0]
+    expected = sorted(table[table["algorithm"] == algorithm]["difference"])
+    points = {x: y for line in panel.get_lines()[:2] for x, y in line.get_xydata()}
+    assert [points[x] for x in sorted(points)] == pytest.approx(expected)
+    ahead = sum(value > 0 for value in expected)
+    assert f"of {len(expected)} readings {ahead} score higher" in drawn.caption.replace("Of", "of")
+    assert specification.main(["--tables", str(tables.folder), "--out", str(tmp_path / "made")]) == 0
+    assert (tmp_path / "made.pdf").stat().st_size > 1000
