@@ -26,7 +26,7 @@ figures: $(READY)  ## draw the figures of the desk tier from its archive; trains
 	$(BIN)/snakemake --cores $(CORES) all_figures
 	@echo "Figures: build/paper/figures/desk   Tables: build/results/desk/tables"
 
-release: figures  ## copy what the repository shows from build/ to where it is tracked: the desk tier, and what was drawn of the tuned ones
+release: figures  ## copy what the repository shows from build/ to where it is tracked
 	$(BIN)/python scripts/release.py
 
 archive: $(READY)  ## a deposit of what is committed, with checksums and RO-Crate metadata, in build/deposit

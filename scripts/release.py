@@ -3,9 +3,9 @@
 
     python scripts/release.py
 
-Released are figures, typeset tables, the numbers of the prose and the explorer's data of the desk tiers, the theory's
-numbers and figures and the matrix of conformance where they were made anew, and the README beside each archive.
-Archives themselves are written by `vaco archive --tier TIER --out results/TIER/archive`. Nothing of another tier is
+Released are figures, typeset tables, the numbers of the prose and the explorer's data of the desk tiers, what
+figures.yaml shows beside them, the theory's numbers and figures and the matrix of conformance where they were made
+anew, and the README beside each archive. Archives themselves are written by `vaco archive --tier TIER --out results/TIER/archive`. Nothing of another tier is
 copied, and nothing is deleted.
 """
 
@@ -17,11 +17,11 @@ import sys
 from pathlib import Path
 
 from vaco.command import run_command
+from vaco.yaml_file import read_yaml
 
 BUILD = Path("build")
 RELEASED = (
     *("paper/figures/desk", "paper/figures/lm_desk", "paper/figures/demonstrations", "paper/figures/theory"),
-    *(f"paper/figures/{tier}/{tier}.{kind}" for tier in ("tuning", "tuned") for kind in ("json", "pdf", "png")),
     *("paper/tables/desk", "paper/tables/cost", "paper/numbers.json", "paper/book/explorer/data.html"),
     *("results/desk/README.md", "results/theory", "results/demonstrations", "results/conformance"),
 )
@@ -29,8 +29,10 @@ RELEASED = (
 
 def released() -> list[Path]:
     """Every file below build/ that the repository tracks, relative to it."""
+    beside = read_yaml(Path("workflow/figures.yaml"))["beside"].items()
+    shown = [f"paper/figures/{tier}/{name}" for tier, names in beside for name in names]
     found = []
-    for place in RELEASED:
+    for place in (*RELEASED, *(f"{name}.{kind}" for name in shown for kind in ("json", "pdf", "png"))):
         path = BUILD / place
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         found += [file.relative_to(BUILD) for file in files if file.is_file()]

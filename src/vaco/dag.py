@@ -292,6 +292,8 @@ class Dag:
         found.append(f"{BUILD}/{RESULTS}/{self.tier.name}/README.md")
         if self.tier.name == PROSE_TIERS[0]:
             found.append(f"{BUILD}/paper/book/explorer/data.html")
+            shown = {tier: names for tier, names in self.figures["beside"].items() if self.exists(tier)}
+            found += [product(tier, name) for tier, names in shown.items() for name in names]
         if self.tier.name == PROSE_TIERS[0] and all(map(self.exists, PROSE_TIERS)):
             found.append(f"{BUILD}/paper/numbers.json")
         return found
