@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,18 @@ import yaml
 from vaco import dag
 from vaco.archive import SUMS
 from vaco.errors import UserError
+from vaco.lm.kind import load_any_tier
+from vaco.lm.tiers import LMTier
 from vaco.runs.attempts import journal
 
 ROOT = Path(__file__).parents[1]
 FIGURES = yaml.safe_load((ROOT / "workflow/figures.yaml").read_text())
+
+TIERS = sorted(
+    path.stem
+    for path in ROOT.glob("config/*.yaml")
+    if "\nenvironments:" in path.read_text() or path.stem.startswith("lm_")
+)
 
 
 def ask(**wildcards: str) -> Any:
@@ -87,6 +96,26 @@ def test_what_a_training_job_asks_for() -> None:
     assert (found.memory(language, 2), found.gpus(language), found.minutes(language)) == (48000, 1, 1440)
     order = [found.priority(ask(run=place)) for place in places]
     assert order == sorted(order, reverse=True) and len(set(order)) == len(order) and min(order) > 0
+
+
+def test_a_run_with_actors_asks_for_their_cores_and_memory() -> None:
+    found = work(tier="asynchrony", lm_tier="none", runs="all")
+    asked = {run.config.actors: ask(run=place) for place, run in found.runs.items()}
+    assert {actors: (found.cores(one), found.memory(one, 1)) for actors, one in asked.items()} == {
+        0: (1, 1200),
+        4: (5, 2200),
+    }
+    paper = work(tier="paper", lm_tier="lm_paper", runs="all")
+    assert {paper.cores(ask(run=place)) for place in paper.runs} == {1}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_one_rule_trains_each_run_of_a_tier(tier: str) -> None:
+    """Whatever makes its data old is part of its path."""
+    found = load_any_tier(tier)
+    kind = dag.LM_PLACE if isinstance(found, LMTier) else dag.PLACE
+    for run in found.planned():
+        assert [one for one in (dag.PLACE, dag.LM_PLACE) if re.fullmatch(one, run.config.place)] == [kind]
 
 
 def test_memory_grows_with_attempts_that_were_killed_alone(elsewhere: Path) -> None:

@@ -41,6 +41,8 @@ RUNS = f"{RESULTS}/{archives.FOLDERS}"
 WARM_STARTS = f"{RUNS}/warm_starts"
 MODELS = f"{RUNS}/models"
 RUN_FILES = ("manifest.json", "phases.parquet", "evals.parquet")
+PLACE, LM_PLACE = r"[^/]+/[^/]+/[^/]+/seed\d+/[^/]+", r"[^/]+/[^/]+/[^/]+/n\d+/seed\d+/[^/]+"
+"""What the folders of a run look like below `RUNS`, of control and of language models."""
 BOOK = "paper/book/_build/html"
 DEMONSTRATIONS = "demonstrations"
 """What stands for a tier in the paths of figures that are drawn from no runs."""
@@ -115,17 +117,22 @@ class Dag:
         return self._priorities.get(wildcards.run, 0)
 
     def memory(self, wildcards: Any, attempt: int) -> int:
-        """Megabytes that a training job asks for: a run takes 400, and as much again Snakemake's own job.
+        """Megabytes that a training job asks for: a run takes 400, as much again Snakemake's own job, an actor 250.
 
         As much again for each attempt that was killed, which may have been for want of memory; being asked to stop, and
         failing with a sentence, ask for no more.
         """
         config = self.run(wildcards.run).config
-        least = int(getattr(config, "memory_mb", 1200))
+        least = int(getattr(config, "memory_mb", 1200)) + 250 * int(getattr(config, "actors", 0))
         past = attempts.history(Path(RUNS, wildcards.run))
         # Killed before it could begin to write its journal, an attempt is not in it.
         explained = sum(one.outcome != "vanished" for one in past)
         return least * (1 + max(attempts.hungry(past), attempt - 1 - explained))
+
+    def cores(self, wildcards: Any) -> int:
+        """Cores that a training job asks for: the learner's, and one for every process beside it."""
+        config = self.run(wildcards.run).config
+        return 1 + int(config.generators if isinstance(config, LMConfig) else config.actors)
 
     def minutes(self, wildcards: Any) -> int:
         """Minutes that a training job asks for, the same at every attempt, since each continues where one ended."""
@@ -246,6 +253,13 @@ class Dag:
         swept = self.figures["sweeps"] if load_tier(tier).sweeps else {}
         return {**self.figures["figures"], **studies, **swept}
 
+    @property
+    def _beside(self) -> dict[str, str]:
+        """Figures that are drawn with the tier's own: the demonstrations, and with the desk tier those of others."""
+        further = self.figures["beside"] if self.tier.name == PROSE_TIERS[0] else {}
+        found = {name: tier for tier, names in further.items() if self.exists(tier) for name in names}
+        return dict.fromkeys(self.figures[DEMONSTRATIONS], DEMONSTRATIONS) | found
+
     def typeset(self, tier: str) -> dict[str, list[str]]:
         """The typeset tables of a tier, and the tables that each reads."""
         found: dict[str, list[str]] = dict(self.figures["typeset"])
@@ -288,12 +302,10 @@ class Dag:
         """Every figure and typeset table of the tiers, and what stands in prose."""
         found = [product(tier.name, name) for tier in self.tiers for name in self.drawn(tier.name)]
         found += [typeset(self.tier.name, name) for name in self.typeset(self.tier.name)]
-        found += [product(DEMONSTRATIONS, name) for name in self.figures[DEMONSTRATIONS]]
+        found += [product(tier, name) for name, tier in self._beside.items()]
         found.append(f"{BUILD}/{RESULTS}/{self.tier.name}/README.md")
         if self.tier.name == PROSE_TIERS[0]:
             found.append(f"{BUILD}/paper/book/explorer/data.html")
-            shown = {tier: names for tier, names in self.figures["beside"].items() if self.exists(tier)}
-            found += [product(tier, name) for tier, names in shown.items() for name in names]
         if self.tier.name == PROSE_TIERS[0] and all(map(self.exists, PROSE_TIERS)):
             found.append(f"{BUILD}/paper/numbers.json")
         return found
@@ -302,7 +314,7 @@ class Dag:
         """Names of rules and the file that each makes: a figure's own name, and its number in the paper."""
         made = [(name, product(tier.name, name)) for tier in self.tiers for name in self.drawn(tier.name)]
         made += [(name, typeset(self.tier.name, name)) for name in self.typeset(self.tier.name)]
-        made += [(name, product("demonstrations", name)) for name in self.figures["demonstrations"]]
+        made += [(name, product(tier, name)) for name, tier in self._beside.items()]
         for name, path in made:
             yield name, path
             if name in self.figures["numbers"]:

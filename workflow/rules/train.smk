@@ -9,13 +9,14 @@ rule train:
     log:
         "logs/train/{run}.log",
     wildcard_constraints:
-        run=r"[^/]+/[^/]+/lag\d+/seed\d+/[^/]+",
+        run=dag.PLACE,
     # With `snakemake --cache` and SNAKEMAKE_OUTPUT_CACHE, clones on one machine share what the command makes.
     cache: "omit-software"
     # All methods at the first seed, then all at the second: whenever the work stops, what is there can be compared.
     priority: WORK.priority
     conda:
         "../envs/vaco.yaml"
+    threads: WORK.cores
     resources:
         mem_mb=WORK.memory,
         runtime=WORK.minutes,
@@ -36,7 +37,7 @@ use rule train as lm_train with:
         # What the weights are made of is in the run's settings; a newer file of them trains nothing.
         lambda wildcards: [ancient(path) for path in say(WORK.warm_start)(wildcards) + WORK.fetched(wildcards)],
     wildcard_constraints:
-        run=r"[^/]+/[^/]+/lag\d+/n\d+/seed\d+/[^/]+",
+        run=dag.LM_PLACE,
 
 
 # What a tier of language models downloads, once and where Snakemake is called: other nodes may have no network.
