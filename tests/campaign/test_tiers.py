@@ -291,7 +291,7 @@ def test_an_unknown_tier_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(CONFIG.parent)
     with pytest.raises(UserError, match=r"no tier 'smokey'.*did you mean 'smoke'"):
         load_tier("smokey")
-    known = "asynchrony, centres, desk, paper, readings, smoke, tuned, tuning"
+    known = "asynchrony, centres, desk, paper, readings, smoke, tuned, tuning, wall_clock"
     with pytest.raises(UserError, match=f"valid names are {known}$"):
         load_tier("zzz")
     with pytest.raises(UserError, match="no tier file"):

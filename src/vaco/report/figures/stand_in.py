@@ -38,13 +38,19 @@ COLUMNS = {
 def source(settings: Mapping[str, Any], lag: int) -> str:
     """What makes the data old, in words that fit beside an axis.
 
-    >>> source({"schedule": "straggler:0.25:4:1"}, 5), source({}, 3), source({"actors": 4, "slowness": [4]}, 1)
-    ('simulated straggler', 'uniform, K = 3', 'real, a straggler')
+    >>> source({"schedule": "straggler:0.25:4:1"}, 5), source({"actors": 4, "slowness": [4]}, 1)
+    ('simulated straggler', 'real, a straggler')
+    >>> source({}, 1), source({}, 3), source({"schedule": "fifo:2"}, 3)
+    ('synchronous', 'uniform, K = 3', 'queue of 2')
     """
     if settings.get("actors"):
         return "real, a straggler" if settings.get("slowness") else "real, alike"
     kind, _, rest = str(settings.get("schedule", "uniform")).partition(":")
-    words = {"uniform": f"uniform, K = {lag}", "fifo": f"queue of {rest}", "straggler": "simulated straggler"}
+    words = {
+        "uniform": f"uniform, K = {lag}" if lag > 1 else "synchronous",
+        "fifo": f"queue of {rest}",
+        "straggler": "simulated straggler",
+    }
     return words.get(kind, kind)
 
 

@@ -150,7 +150,7 @@ def curves_table(runs: Sequence[Run], found: dict[str, dict[str, float]]) -> pd.
             scores = normalise(evals["mean"], random=ref["random"], reference=ref["ppo"], task=run.cell.env)
         frame = pd.DataFrame(labels(run), index=evals.index)
         frame["grid_steps"] = steps.astype(np.int64)
-        for column in ("mean", "std", "deterministic_mean"):
+        for column in ("mean", "std", "deterministic_mean", "wall_seconds"):
             frame[column] = evals[column].astype(np.float64)
         frame["score"] = scores
         frames.append(frame)
