@@ -11,7 +11,8 @@ use rule command as book with:
     conda:
         "../envs/book.yaml"
     params:
-        command="jupyter-book build -W --keep-going paper/book".split(),
+        # Notebooks show their figures inline only where no other backend is asked for.
+        command="env -u MPLBACKEND jupyter-book build -W --keep-going paper/book".split(),
 
 
 use rule command as paper with:
