@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from statistics import median
 
-from throughput import describe_machine
-
+from vaco.demonstrations.measure import machine
 from vaco.paths import path_flag
 
 TASKS = ("Humanoid-v5", "CartPole-v1")
@@ -54,7 +52,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", default=str(Path(__file__).parent / "out"))
     options = parser.parse_args()
-    out, load = path_flag(options.out), os.getloadavg()[0]
+    out, before = path_flag(options.out), machine()
     samples: dict[str, list[dict[str, float]]] = {task: [] for task in TASKS}
     for number in range(options.rounds):
         for task, found in samples.items():
@@ -63,8 +61,7 @@ def main() -> None:
             print(f"round {number + 1}  {task:12} {of}", file=sys.stderr, flush=True)
     several = str(options.processes)
     summary = {
-        **describe_machine(),
-        "load_before": load,
+        "machine": before,
         "processes": options.processes,
         "ratio": {task: median(one[several] / one["1"] for one in found) for task, found in samples.items()},
         "samples": samples,
