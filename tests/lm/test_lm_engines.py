@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +23,7 @@ import vaco.lm.run as running
 from vaco.errors import UserError
 from vaco.lm import rounds
 from vaco.lm.config import LMConfig
-from vaco.lm.engines import Engine, make_engine
+from vaco.lm.engines import Engine, make_engine, pulse
 from vaco.lm.engines.vllm import FOLDER, URL
 from vaco.lm.model import LoadedModel, load_model
 from vaco.lm.run import Run
@@ -115,6 +119,40 @@ def test_a_process_that_dies_is_one_sentence() -> None:
     child.poll = lambda: None  # as if it died this very moment
     with pytest.raises(UserError, match="process that generates ended"):
         engine.generate(encoded(loaded, PROMPTS), 1, 2, noise())
+
+
+def test_a_process_that_hangs_is_killed_and_another_generates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped, it gives no sign of life, and would be waited for for ever."""
+    loaded = tiny()
+    engine = engine_of("process", loaded)
+    engine.load(0, trained(loaded.model))
+    expected = engine.generate(encoded(loaded, PROMPTS), 1, 2, noise())
+    with monkeypatch.context() as shorter:
+        shorter.setattr(pulse, "SILENCE", 3.0)
+        os.kill(engine._child.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+        with pytest.raises(UserError, match="no sign of life"):
+            engine.generate(encoded(loaded, PROMPTS), 1, 2, noise())
+    again = engine.generate(encoded(loaded, PROMPTS), 1, 2, noise())
+    assert torch.equal(again.tokens, expected.tokens)
+    engine.close()
+
+
+def test_only_silence_kills_and_a_slow_start_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "SILENCE", 2.0)
+    starting = subprocess.Popen(["sleep", "3"])
+    unused = os.pipe()
+    watch = pulse.Watch(starting, unused[0])
+    assert starting.wait() == 0 and not watch.hung, "it had not begun"
+    heard, written = os.pipe()
+    child = subprocess.Popen(["sleep", "60"])
+    watch = pulse.Watch(child, heard)
+    for _ in range(20):
+        os.write(written, b".")
+        time.sleep(0.2)
+    assert child.poll() is None
+    assert child.wait(timeout=20) == -signal.SIGKILL and watch.hung
+    os.close(written)
+    os.close(unused[1])
 
 
 # --- vLLM

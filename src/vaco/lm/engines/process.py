@@ -28,6 +28,7 @@ from torch import Tensor
 
 from vaco.errors import UserError
 from vaco.lm.config import LMConfig
+from vaco.lm.engines import pulse
 from vaco.lm.model import LoadedModel, Spec, load_spec
 from vaco.lm.sample import Abandoned, Noise, Responses, as_arrays, from_arrays, generate_ids
 from vaco.lm.tokenizer import Chat
@@ -59,6 +60,7 @@ class ProcessEngine:
         self._held: deque[int] = deque()
         self._version: int | None = None
         self._end: Callable[[], object] = lambda: None
+        self._watch: pulse.Watch | None = None
 
     def load(self, version: int, named_parameters: Iterable[tuple[str, Tensor]]) -> None:
         """See `Engine.load`; what was given before is not taken again."""
@@ -100,10 +102,13 @@ class ProcessEngine:
             arrays, answer = receive(child.stdout)
         except (OSError, EOFError, checkpoint.DamagedError):
             code = child.wait()
+            how = (
+                f"gave no sign of life for {pulse.SILENCE:g} seconds"
+                if self._watch and self._watch.hung
+                else f"ended (exit code {code})"
+            )
             self.close()
-            raise UserError(
-                f"the process that generates ended (exit code {code}): run the same command again"
-            ) from None
+            raise UserError(f"the process that generates {how}: run the same command again") from None
         if "error" in answer:
             raise UserError(answer["error"])
         return from_arrays(arrays, self._device)
@@ -118,15 +123,20 @@ class ProcessEngine:
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
+            heard, written = os.pipe()
+            threads = {"VACO_ENGINE_THREADS": str(torch.get_num_threads()), "VACO_ENGINE_PULSE": str(written)}
             # A dead learner closes the pipe, at which the process ends.
             self._child = subprocess.Popen(
                 [sys.executable, "-m", __name__, json.dumps(asdict(self._spec))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                pass_fds=[written],
                 start_new_session=True,  # a signal for the learner is the learner's to answer
-                env=os.environ | {"VACO_ENGINE_THREADS": str(torch.get_num_threads())},
+                env=os.environ | threads,
             )
+            os.close(written)
             self._end = weakref.finalize(self, _finish, self._child)
+            self._watch = pulse.Watch(self._child, heard)
         return self._child
 
 
@@ -164,6 +174,7 @@ def main(words: Sequence[str]) -> None:
     # What libraries print must not come between messages.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    pulse.beat(int(os.environ["VACO_ENGINE_PULSE"]))
     described = json.loads(words[0])
     loaded = load_spec(Spec(**(described | {"chat": Chat(**described["chat"]) if described["chat"] else None})))
     held = ""
