@@ -13,7 +13,6 @@ from torch import Tensor
 
 import vaco
 from vaco.errors import UserError
-from vaco.lm.config import build_lm
 from vaco.objectives import zoo
 from vaco.objectives.filters import FilterSettings, Samples
 from vaco.objectives.rules import as_settings, find_rule
@@ -283,6 +282,8 @@ def test_equal_moments_are_kept_or_dropped_together() -> None:
 
 
 def test_the_learner_says_how_many_responses_a_prompt_has() -> None:
+    # The library alone has no learner.
+    build_lm = pytest.importorskip("vaco.lm.config", exc_type=ImportError).build_lm
     assert build_lm({"algorithm": "tvpo_prompt", "samples": 4}).filter_own.responses == 4
     with pytest.raises(UserError, match=r"filter.responses is 3, but every problem has samples = 8"):
         build_lm({"algorithm": "tvpo_prompt", "filter.responses": 3})
