@@ -28,15 +28,15 @@ command -v ray >/dev/null ||
 command -v "$1" >/dev/null || fail 127 "$1 is not on the search path: activate its environment before sbatch"
 nodes=${SLURM_NTASKS:-$SLURM_JOB_NUM_NODES} cores=${SLURM_CPUS_PER_TASK:-1}
 room=$((nodes * cores - 1))
-asks=$room
+asks=1
 if [[ " $* " =~ \ --actors[\ =]([0-9]+)\  ]]; then asks=${BASH_REMATCH[1]}; fi
-[ "$room" -ge "$asks" ] && [ "$room" -gt 0 ] || fail 2 "the allocation has room for $room actors, the command asks for \
-$asks: the learner and every actor need a core each of --ntasks times --cpus-per-task"
+[ "$room" -ge "$asks" ] || fail 2 "the allocation has room for $room actors, and $asks are to be there: the learner and \
+every actor need a core each, of --ntasks times --cpus-per-task"
 
 # ---- One node of Ray's, a task of srun
-# SLURM sends SIGTERM to all processes of a job that it takes back, and Ray must not hear it: the run needs its actors until it
-# has saved. Ray handles the signal, so that ignoring it would not do; blocked, it stays so in whatever Ray starts. And all of
-# that is a session, by which it can be killed.
+# SLURM sends SIGTERM to all processes of a job that it takes back, and Ray must not hear it: the run needs its actors
+# until it has saved. Ray handles the signal, so that ignoring it would not do; blocked, it stays so in whatever Ray starts.
+# And all of that is a session, by which it can be killed.
 deaf='import os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 os.setsid()
@@ -69,7 +69,7 @@ node() {
     echo "$ray" >"$place/head" # for the script to end
     wait
   else
-    # The head's end is everybody's. The end of srun's input would not do, since srun hands on nothing once SLURM ends the job.
+    # The head's end is everybody's. srun would pass on no word once SLURM ends the job.
     while there || { sleep 1; there; }; do sleep 1; done
   fi
   end "$ray"
@@ -130,5 +130,5 @@ attend joined 2>>"$log.nodes.log" || {
   [ "$stopped" = 0 ] || exit 75
   fail 1 "not all of Ray's $nodes nodes could be started within ten minutes: $log.nodes.log says why"
 }
-echo "slurm-ray: Ray has $nodes nodes on ${#hosts[@]} machines, with room for $room actors"
+echo "slurm-ray: Ray has $nodes nodes on $SLURM_JOB_NODELIST, with room for $room actors"
 attend "$@"

@@ -54,9 +54,9 @@ def test_without_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [("--actors", "4"), ("--actors=4", "--quiet")])
 def test_more_actors_than_there_is_room_for(tmp_path: Path, words: tuple[str, ...]) -> None:
     code, text = said(tmp_path, "train", *words)
-    assert code == 2 and "room for 3 actors, the command asks for 4" in text and text.count("\n") == 1
+    assert code == 2 and "room for 3 actors, and 4 are to be there" in text and text.count("\n") == 1
 
 
 def test_a_single_core(tmp_path: Path) -> None:
     code, text = said(tmp_path, "train", SLURM_NTASKS="1", SLURM_CPUS_PER_TASK="1")
-    assert code == 2 and "room for 0 actors" in text and text.count("\n") == 1
+    assert code == 2 and "room for 0 actors, and 1 are to be there" in text and text.count("\n") == 1
