@@ -17,6 +17,7 @@ from vaco.errors import UserError
 from vaco.runs import schedule
 from vaco.runs.config import build
 from vaco.runs.differences import differences
+from vaco.runs.preemption import Preempted
 
 SETTINGS = {
     **{"env": "InvertedPendulum-v5", "num_envs": 4, "phase_steps": 16, "minibatch": 32, "epochs": 2, "hidden": [8, 8]},
@@ -48,6 +49,22 @@ def test_a_run_with_ray_replays_to_the_bit(tmp_path: Path, monkeypatch: pytest.M
     assert {entry.key[:2] for entry in entries} >= {(0, 0), (1, 0), (0, 1)}
     replay.train_again(tmp_path / "run", tmp_path / "again", quiet=True)
     assert differences(tmp_path / "run", tmp_path / "again") == []
+
+
+@pytest.mark.slow
+def test_a_run_that_is_asked_to_stop_saves(tmp_path: Path) -> None:
+    """Ray has handlers of its own for the signal, which would end the process at once."""
+    pytest.importorskip("ray")
+
+    class Asked(LiveRun):
+        def advance(self) -> Any:
+            if self.phase == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().advance()
+
+    with pytest.raises(Preempted, match="asked to stop at step"):
+        train(build(SETTINGS), tmp_path / "run", quiet=True, say=print, begin=Asked)
+    assert list((tmp_path / "run/checkpoints").iterdir())
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from vaco.control.asynchronous.actor import Actor, Segment
 from vaco.control.policy import Snapshot
 from vaco.errors import UserError
 from vaco.runs.config import RunConfig
+from vaco.runs.preemption import SIGNALS
 from vaco.runs.threads import one_thread
 
 STORE_BYTES = 200_000_000
@@ -189,6 +191,7 @@ class RayActors:
 
         own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": self.config.actors + 1}
         own |= {"object_store_memory": STORE_BYTES} if own else {}
+        heard = {number: signal.getsignal(number) for number in SIGNALS}
         try:
             self.ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (OSError, ValueError, RuntimeError, ConnectionError) as error:
@@ -197,6 +200,10 @@ class RayActors:
                 f"Ray cannot be started or reached ({reason}): see that RAY_ADDRESS is a running head, or leave it "
                 "unset, or use --engine processes"
             ) from error
+        # Ray has put handlers of its own in their place, which end the process before it has saved.
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in heard.items():
+                signal.signal(number, handler)
 
     def _start(self, number: int, incarnation: int) -> _Handle:
         actor = self._remote.remote(self.config, self.width, number, incarnation, self._holder)
