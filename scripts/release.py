@@ -5,8 +5,8 @@
 
 Released are figures, typeset tables, the numbers of the prose and the explorer's data of the desk tiers, what
 figures.yaml shows beside them, the theory's numbers and figures and the matrix of conformance where they were made
-anew, and the README beside each archive. Archives themselves are written by `vaco archive --tier TIER --out results/TIER/archive`. Nothing of another tier is
-copied, and nothing is deleted.
+anew, and the README beside each archive. Archives themselves are written by `vaco archive --tier TIER --out
+results/TIER/archive`. Nothing of another tier is copied, and nothing is deleted.
 """
 
 from __future__ import annotations
