@@ -55,6 +55,7 @@ check locked "$python" -c requirements.lock torch numpy
 # Adapters train on the libraries that they adapt to.
 pip "$work/locked" -c requirements.lock stable-baselines3 torchrl trl datasets pytest
 cp -r tests/adapters "$work/tests/"
+mkdir -p "$work/paper/book" && cp paper/book/*.md "$work/paper/book/"  # pages whose code a test runs
 (cd "$work/tests" && OMP_NUM_THREADS=1 "$work/locked/bin/python" -m pytest -q -p no:cacheprovider adapters)
 
 [ "${VACO_CI_PACKAGE:-0}" = 1 ] || { echo "SKIPPED: the newest and the oldest PyTorch; VACO_CI_PACKAGE=1 installs them"; exit 0; }
