@@ -430,6 +430,3 @@ def adapt_step_size(factor: float, forward_lag: float, clip: float) -> float:
     if forward_lag > 0.5 * clip:
         return factor / 1.03
     return factor * 1.03 if forward_lag < 0.25 * clip else factor
-
-
-from vaco.objectives import augmented  # noqa: E402, F401 (enters its rules, and needs what is above)

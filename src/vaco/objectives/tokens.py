@@ -445,6 +445,3 @@ def describe_tokens() -> str:
     lines += ["", "Further filters, by their own names:"]
     lines += [f"  {name.ljust(width)} {every[name].formula}" for name in others]
     return "\n".join(lines) + "\n"
-
-
-from vaco.objectives import zoo  # noqa: E402, F401 (enters its rules, and needs what is above)
