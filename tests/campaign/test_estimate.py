@@ -45,6 +45,18 @@ def invented(env: str, algorithm: str) -> Sample:
     )
 
 
+def test_data_that_are_used_again_are_learnt_from_again(tmp_path: Path) -> None:
+    content = {
+        **{"tier": "t", "description": "For tests.", "environments": ["Hopper-v5"], "algorithms": ["vaco", "twice"]},
+        **{"capacities": [1], "seeds": [0], "steps": 20480, "evaluation": {"points": 4, "episodes": 3}},
+        "variants": {"twice": {"algorithm": "vaco", "training": {"reuse": [2.0, 1.0]}}},
+        "reference": {"episodes": 10, "seed": 0},
+    }
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(content))
+    once, twice = (cost.seconds for cost in estimate(load_tier(tmp_path / "t.yaml"), tmp_path, measure=invented).costs)
+    assert twice - once == pytest.approx(20480 * 4e-4)
+
+
 def test_hours_steps_and_disk_by_hand(tier: Tier, tmp_path: Path) -> None:
     found = estimate(tier, tmp_path, measure=invented)
     assert found.runs == 2 * 3 * 2 * 2 and found.environment_steps == 24 * 20480
@@ -98,7 +110,7 @@ def test_a_short_run_is_read_back_as_a_finished_one_would_be(tmp_path: Path) -> 
     subprocess.run([sys.executable, "-m", "vaco", "train", *flags], check=True, capture_output=True)
     (read,), elsewhere = finished_samples(tmp_path)
     assert elsewhere == 0
-    assert not read.fresh and (read.env, read.algorithm, read.epochs) == ("InvertedPendulum-v5", "ppo", 10)
+    assert not read.fresh and (read.env, read.algorithm, read.passes) == ("InvertedPendulum-v5", "ppo", 10)
     assert read.columns == fresh.columns
 
 

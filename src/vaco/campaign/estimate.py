@@ -3,7 +3,7 @@
 The time of a run is that of a process to start, of its steps, and of its evaluations:
 
 * stepping depends on the task and learning on the algorithm, above all on its alignment, so seconds a step =
-  collect(task) + learn(algorithm), learning in proportion to the number of epochs;
+  collect(task) + learn(algorithm), learning in proportion to the number of passes over its data;
 * an evaluation episode is taken at full length, 1,000 steps, as it is once a policy has learnt; this is the larger of
   what was measured and of 1,000 steps at the speed of collection.
 
@@ -44,7 +44,7 @@ from vaco.runs.provenance import _cpu_model
 
 EPISODE_STEPS = 1000
 SAMPLES_A_KIND = 3
-"""Finished runs read for each task, algorithm and number of epochs; more would change the mean little."""
+"""Finished runs read for each task, algorithm and number of passes; more would change the mean little."""
 MEASURED_PHASES = 5
 _BYTES_A_CELL = 4
 _FIXED_BYTES = 120_000
@@ -58,7 +58,7 @@ class Sample:
     Attributes:
         env: task.
         algorithm: canonical name.
-        epochs: passes over a phase's data.
+        passes: over a phase's worth of data, the epochs times the phases that an update takes together.
         collect: seconds a step spent collecting.
         learn: seconds a step spent aligning and optimising.
         episode: seconds an evaluation episode.
@@ -68,7 +68,7 @@ class Sample:
 
     env: str
     algorithm: str
-    epochs: int
+    passes: int
     collect: float
     learn: float
     episode: float
@@ -203,7 +203,7 @@ def this_machine() -> tuple[str, str]:
 
 
 def finished_samples(results_dir: Path) -> tuple[list[Sample], int]:
-    """The costs of runs that finished on this machine, a few of each task, algorithm and number of epochs.
+    """The costs of runs that finished on this machine, a few of each task, algorithm and number of passes.
 
     Args:
         results_dir: folder with finished runs of any tier.
@@ -223,7 +223,7 @@ def finished_samples(results_dir: Path) -> tuple[list[Sample], int]:
             elsewhere += 1
             continue
         config = build(manifest["config"])
-        kind = (config.env, config.algorithm, config.epochs)
+        kind = (config.env, config.algorithm, _passes(config))
         if taken[kind] < SAMPLES_A_KIND:
             taken[kind] += 1
             samples.append(_sample(entry, config, fresh=False))
@@ -243,7 +243,7 @@ def _sample(entry: Entry, config: RunConfig, *, fresh: bool) -> Sample:
     return Sample(
         env=config.env,
         algorithm=config.algorithm,
-        epochs=config.epochs,
+        passes=_passes(config),
         collect=median(collect[warm].tolist()) / config.batch,
         learn=median(learn[warm].tolist()) / config.batch,
         episode=max(0.0, wall_seconds - training) / episodes,
@@ -307,19 +307,23 @@ def _one_thread() -> dict[str, str]:
 def _cost(spec: RunSpec, samples: Sequence[Sample], startup: float, finished: set[str]) -> Cost:
     config = spec.config
     of_task = [sample for sample in samples if sample.env == spec.env]
-    # The nearer the better: the same alignment at least, then algorithm, task, number of epochs if there are such.
+    # The nearer the better: the same alignment at least, then algorithm, task, number of passes if there are such.
     learnt = [sample for sample in samples if _align(sample.algorithm) == _align(spec.algorithm)]
     learnt = [sample for sample in learnt if sample.algorithm == spec.algorithm] or learnt
     learnt = [sample for sample in learnt if sample.env == spec.env] or learnt
-    learnt = [sample for sample in learnt if sample.epochs == config.epochs] or learnt
+    learnt = [sample for sample in learnt if sample.passes == _passes(config)] or learnt
     collect = fmean(sample.collect for sample in of_task)
-    learn = fmean(sample.learn * config.epochs / sample.epochs for sample in learnt)
+    learn = fmean(sample.learn * _passes(config) / sample.passes for sample in learnt)
     episode = max(fmean(sample.episode for sample in of_task), EPISODE_STEPS * collect)
     episodes = 2 * spec.episodes * (spec.points + 1)
     seconds = startup + spec.steps * (collect + learn) + episodes * episode
     columns = max(sample.columns for sample in samples)
     disk = _FIXED_BYTES + _BYTES_A_CELL * columns * config.phases
     return Cost(spec, seconds, disk, str(config.run_id) in finished)
+
+
+def _passes(config: RunConfig) -> int:
+    return config.epochs * max(1, len(config.reuse))
 
 
 @cache
