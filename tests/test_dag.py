@@ -13,6 +13,7 @@ import yaml
 
 from vaco import dag
 from vaco.archive import SUMS
+from vaco.campaign.tier_file import check_config
 from vaco.errors import UserError
 from vaco.lm.kind import load_any_tier
 from vaco.lm.tiers import LMTier
@@ -105,6 +106,10 @@ def test_a_run_with_actors_asks_for_their_cores_and_memory() -> None:
         0: (1, 1200),
         4: (5, 2200),
     }
+    real, simulated = asked[4].run, asked[0].run
+    places = list(found.runs)
+    assert found.priority(asked[4]) == 5 * (len(places) - places.index(real)), "worth as much a core as its place says"
+    assert found.priority(asked[0]) == len(places) - places.index(simulated)
     paper = work(tier="paper", lm_tier="lm_paper", runs="all")
     assert {paper.cores(ask(run=place)) for place in paper.runs} == {1}
 
@@ -228,21 +233,21 @@ def test_the_configuration_is_checked_and_a_mistake_blamed_on_where_it_stands(
 ) -> None:
     """Snakemake itself takes the last of keys given twice, and hands over a mapping in which nothing is to be seen."""
     monkeypatch.chdir(tmp_path)
-    assert dag.checked({"tier": "smoke", "runs": "missing"})["runs"] == "missing"
+    assert check_config({"tier": "smoke", "runs": "missing"})["runs"] == "missing"
     with pytest.raises(UserError, match="given twice, in lines 1 and 1"):
-        dag.checked({"bootstrap": "{seed: 1, seed: 2}"})
+        check_config({"bootstrap": "{seed: 1, seed: 2}"})
     with pytest.raises(UserError, match="--config: unknown key 'runz' at the top level: did you mean 'runs'"):
-        dag.checked({"runz": "all"})
+        check_config({"runz": "all"})
     with pytest.raises(UserError, match="--config: 'runs' is \"al\": expected 'published', 'missing' or 'all'"):
-        dag.checked({"runs": "al"})
+        check_config({"runs": "al"})
     file = tmp_path / "config/config.yaml"
     file.parent.mkdir()
     file.write_text("tier: desk\nruns: missing\nruns: all\n")
     with pytest.raises(UserError, match=r"config\.yaml: the key 'runs' is given twice, in lines 2 and 3"):
-        dag.checked({"tier": "desk", "runs": "all"})
+        check_config({"tier": "desk", "runs": "all"})
     file.write_text("teir: desk\n")
     with pytest.raises(UserError, match=r"config/config\.yaml: unknown key 'teir' at the top level: did you mean"):
-        dag.checked({"teir": "desk"})
+        check_config({"teir": "desk"})
 
 
 def test_the_plan_and_the_source_are_told_apart() -> None:

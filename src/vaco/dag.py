@@ -25,7 +25,7 @@ from typing import Any
 
 from vaco.archive import INDEX, SUMS
 from vaco.campaign import archives, cluster
-from vaco.campaign.tier_file import WorkflowConfig
+from vaco.campaign.tier_file import check_config
 from vaco.campaign.tiers import Tier, load_tier
 from vaco.errors import UserError
 from vaco.jobs import words
@@ -33,8 +33,8 @@ from vaco.lm.config import LMConfig
 from vaco.lm.kind import load_any_tier
 from vaco.lm.tiers import LMTier, load_lm_tier
 from vaco.report.sources import report_hash
-from vaco.runs import attempts, explain
-from vaco.yaml_file import parse_yaml, read_yaml
+from vaco.runs import attempts
+from vaco.yaml_file import read_yaml
 
 RESULTS, BUILD = "results", "build"
 RUNS = f"{RESULTS}/{archives.FOLDERS}"
@@ -113,8 +113,12 @@ class Dag:
         return [*self.run(wildcards.run).command, *self._warm_words(wildcards.run)]
 
     def priority(self, wildcards: Any) -> int:
-        """Larger for the more useful: all methods at the first seed come before the second."""
-        return self._priorities.get(wildcards.run, 0)
+        """Larger for the more useful: all methods at the first seed come before the second.
+
+        By the core: Snakemake starts the jobs whose priorities have the greatest sum, and one of two cores would have
+        to be more useful than two others together.
+        """
+        return self._priorities[wildcards.run] * self.cores(wildcards) if wildcards.run in self._priorities else 0
 
     def memory(self, wildcards: Any, attempt: int) -> int:
         """Megabytes that a training job asks for: a run takes 400, as much again Snakemake's own job, an actor 250.
@@ -342,28 +346,8 @@ def open_dag(config: dict[str, Any], figures: str) -> Dag:
     Raises:
         UserError: a mistake in the configuration or in a tier.
     """
-    config.update(checked(config))
+    config.update(check_config(config))
     return Dag(config, read_yaml(Path(figures)))
-
-
-def checked(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Check what Snakemake read from config/config.yaml and the command line, and fill in the defaults.
-
-    Raises:
-        UserError: a key or a value is wrong, with one sentence that says where it stands and what was expected.
-    """
-    file = Path("config/config.yaml")
-    if file.is_file():
-        # By itself: Snakemake takes the last of keys given twice, and a file is not blamed for the command line.
-        explain.check(read_yaml(file), WorkflowConfig, str(file))
-    return explain.check(_typed(dict(config)), WorkflowConfig, "--config").model_dump()
-
-
-def _typed(value: Any) -> Any:
-    """Words of the command line, read as the file would have them."""
-    if isinstance(value, dict):
-        return {key: _typed(part) for key, part in value.items()}
-    return parse_yaml(value, f"the configuration's '{value}'") if isinstance(value, str) and value else value
 
 
 def folder(tier: str) -> str:

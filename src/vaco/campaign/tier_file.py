@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from vaco.errors import UserError, nearest
-from vaco.runs import words
+from vaco.runs import explain, words
 from vaco.runs.config import BATCHED_TASKS
 from vaco.runs.explain import UNKNOWN_KEY
+from vaco.yaml_file import parse_yaml, read_yaml
 
 Item = TypeVar("Item")
 
@@ -145,6 +148,26 @@ class WorkflowConfig(Closed):
     runs: Literal["published", "missing", "all"] = "published"
     container: str = "none"
     bootstrap: Bootstrap = Bootstrap()
+
+
+def check_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check what Snakemake read from config/config.yaml and the command line, and fill in the defaults.
+
+    Raises:
+        UserError: a key or a value is wrong, with one sentence that says where it stands and what was expected.
+    """
+    file = Path("config/config.yaml")
+    if file.is_file():
+        # By itself: Snakemake takes the last of keys given twice, and a file is not blamed for the command line.
+        explain.check(read_yaml(file), WorkflowConfig, str(file))
+    return explain.check(_typed(dict(config)), WorkflowConfig, "--config").model_dump()
+
+
+def _typed(value: Any) -> Any:
+    """Words of the command line, read as the file would have them."""
+    if isinstance(value, dict):
+        return {key: _typed(part) for key, part in value.items()}
+    return parse_yaml(value, f"the configuration's '{value}'") if isinstance(value, str) and value else value
 
 
 def check_task(env: str, where: str) -> None:
