@@ -85,6 +85,22 @@ def test_differences_are_of_the_same_algorithm_and_corrected_for_their_number(ta
 SIMULATED = ("uniform, K = 3", "queue of 2")
 
 
+def test_lags_are_compared_as_ratios_of_means() -> None:
+    lags = {
+        ("real, alike", "a", "x"): (0.1, 0.3),
+        ("real, alike", "b", "x"): (0.4, 0.4),
+        ("queue of 2", "a", "x"): (0.1, 0.1),
+        ("queue of 2", "b", "x"): (0.8, 0.8),
+        ("uniform, K = 3", "a", "x"): (0.1, 0.2),
+    }
+    rows = [(*key, lag) for key, values in lags.items() for lag in values]
+    ratios = stand_in.relative_lag(pd.DataFrame(rows, columns=["source", "algorithm", "env", "backward_lag"]))
+    assert ratios.loc["queue of 2", "real, alike"] == pytest.approx((0.5 + 2.0) / 2)
+    assert ratios.loc["uniform, K = 3", "real, alike"] == pytest.approx(0.75), "over what both have"
+    said = "Backward lag relative to that of 'real, alike': queue of 2, 1.25; uniform, K = 3, 0.75."
+    assert stand_in.said_of_lags(ratios) == said
+
+
 def test_a_task_without_runs_of_one_side_has_no_difference(tables: Tables) -> None:
     table = stand_in.runs(tables)
     less = table[~((table["source"] == "queue of 2") & (table["env"] == "Hopper-v5") & (table["algorithm"] == "vaco"))]

@@ -147,6 +147,7 @@ def draw(tables: Tables) -> Drawn:
         "those of lags from the least to the greatest run, those of scores are 95 % intervals over seeds. Below, "
         "scores under each simulated source minus those under each real one, means over tasks: thick 95 %, thin the "
         f"same corrected for the {len(apart)} comparisons shown (Bonferroni).",
+        said_of_lags(relative_lag(table)),
         said(apart),
         f"n = {caption.between(int(apart['runs'].min()), int(apart['runs'].max()))} seeds." if len(apart) else "",
         caption.scale(tables.summary),
@@ -167,6 +168,31 @@ def said(apart: pd.DataFrame) -> str:
         f"{beyond} of {len(apart)} differences are beyond the corrected interval; their sizes are {middle:.2f} in the "
         f"median and {most:.2f} at most, where half an uncorrected interval is {reach:.2f} in the median."
     )
+
+
+def relative_lag(table: pd.DataFrame) -> pd.DataFrame:
+    """How large the backward lag is under each simulated source, relative to each real one.
+
+    Args:
+        table: as `runs` gives it.
+
+    Returns:
+        A row a simulated source and a column a real one: the mean, over algorithms and tasks that both have, of the
+        ratio of mean backward lags over seeds.
+    """
+    lags = table.groupby(["source", "algorithm", "env"], sort=False)["backward_lag"].mean().unstack("source")
+    real = [name for name in lags if str(name).startswith("real")]
+    simulated = [name for name in lags if name not in real]
+    return pd.DataFrame({name: lags[simulated].div(lags[name], axis=0).mean() for name in real}, index=simulated)
+
+
+def said_of_lags(ratios: pd.DataFrame) -> str:
+    """The same in a sentence for each real source."""
+    parts = []
+    for real, column in ratios.items():
+        words = "; ".join(f"{name}, {ratio:.2f}" for name, ratio in column.dropna().items())
+        parts.append(f"Backward lag relative to that of '{real}': {words}.")
+    return " ".join(parts)
 
 
 def _places(axes: Axes, rows: Sequence[str], algorithms: Sequence[str]) -> dict[tuple[str, str], float]:
