@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -37,6 +40,32 @@ def test_names_load_no_pytorch_and_the_first_tensor_does() -> None:
 
 def test_a_module_that_is_loaded_is_given_as_it_is() -> None:
     assert load_later("torch") is torch is sys.modules["torch"]
+
+
+def test_a_module_may_change_itself_while_it_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch deletes an attribute of itself, for which `LazyLoader` recurses in Python 3.13."""
+    source = "import sys, time\ntime.sleep(0.2)\nself, made = sys.modules[__name__], 0\nmade += 1\ngone = 1\n"
+    (tmp_path / "changing.py").write_text(source + "delattr(self, 'gone')\nself.late = self.made + 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "changing", raising=False)
+    module, found = load_later("changing"), list[int]()
+    threads = [threading.Thread(target=lambda: found.append(module.late)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [2] * 4 and module.made == 1 and not hasattr(module, "gone"), "executed once, and whole for all"
+    assert type(module) is ModuleType and sys.modules.pop("changing") is module
+
+
+def test_a_module_that_fails_fails_for_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "failing.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = load_later("failing")
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            _ = module.anything
+    del sys.modules["failing"]
 
 
 def test_a_module_that_is_not_installed_is_missed_as_by_an_import() -> None:

@@ -9,12 +9,38 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+_LOADING = threading.RLock()
+
+
+class _Later(ModuleType):
+    """A module that is executed when an attribute is first asked for, and is an ordinary one from then on.
+
+    The standard library's `LazyLoader` does the same, but in Python 3.13 it recurses for ever when a module deletes an
+    attribute of itself while it is executed, as PyTorch does.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        """Execute the module first, unless this thread is at it."""
+        spec = ModuleType.__getattribute__(self, "__spec__")
+        with _LOADING:
+            if type(self) is _Later and not spec.loader_state:
+                spec.loader_state = "loading"
+                try:
+                    spec.loader.exec_module(self)
+                finally:
+                    spec.loader_state = None
+                if type(self) is _Later:  # else it has given itself another class
+                    self.__class__ = ModuleType  # type: ignore[assignment]
+        return ModuleType.__getattribute__(self, name) if type(self) is _Later else getattr(self, name)
 
 
 def load_later(name: str) -> ModuleType:
@@ -28,10 +54,9 @@ def load_later(name: str) -> ModuleType:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError(f"No module named '{name}'", name=name)
-    spec.loader = importlib.util.LazyLoader(spec.loader)
     module = importlib.util.module_from_spec(spec)
+    module.__class__ = _Later
     sys.modules[name] = module
-    spec.loader.exec_module(module)
     return module
 
 
