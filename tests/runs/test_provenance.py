@@ -54,10 +54,12 @@ class TestManifest:
         assert json.loads(json.dumps(record, allow_nan=False)) == record
 
     def test_versions_are_those_imported(self) -> None:
-        assert self.manifest()["versions"] == {
+        found = self.manifest()["versions"]
+        # PyTorch adds what it was built for, which its package on PyPI has not in its own version.
+        assert found.pop("torch").partition("+")[0] == torch.__version__.partition("+")[0]
+        assert found == {
             "python": sys.version.split()[0],
             "numpy": np.__version__,
-            "torch": torch.__version__,
             "mujoco": mujoco.__version__,
             "gymnasium": gymnasium.__version__,
             "vaco": vaco.__version__,
