@@ -111,7 +111,10 @@ def test_a_matrix_says_what_is_missing_and_fills_a_page(tmp_path: Path) -> None:
     broken = Entry("torch", "gone", lambda: torch.no_such_loss)
     absent = Entry("no-such-package", "x", lambda: ppo)
     rows = matrix.matrix([right, wrong, broken, absent, dual])
-    assert rows[0]["equal"] == ["clip"] and rows[0]["version"] == torch.__version__
+    assert (
+        rows[0]["equal"] == ["clip"]
+        and str(rows[0]["version"]).partition("+")[0] == torch.__version__.partition("+")[0]
+    )
     assert rows[1]["equal"] == [] and rows[1]["nearest"]["rule"] == "clip"
     assert "no_such_loss" in rows[2]["skipped"] and rows[3]["skipped"] == "not installed"
     assert rows[4]["equal"] == ["dual_clip"]
