@@ -165,10 +165,38 @@ def contestant(name: str, updates: int, schedule: Path) -> dict[str, float]:
     return replay(updates, schedule) if name == "replay" else simulated({"simulated": 2}.get(name, 1), updates)
 
 
+def render(record: dict[str, Any]) -> str:
+    """The table of the book."""
+    live, weights = record["medians"]["asynchronous"], record["weights"]
+    rows = [
+        (
+            "two actors on two cores, speed relative to the synchronous loop on one",
+            "asynchronous_to_synchronous",
+            "≥ 1.5",
+        ),
+        ("replay, speed relative to the simulated trainer", "replay_to_simulated", "≥ 1"),
+    ]
+    lines = [f"| {name} | {record[key]:.2f} | {target} |" for name, key, target in rows]
+    lines += [
+        f"| recording the schedule, share of time | {100 * live['recording']:.2f} % | ≤ 1 % |",
+        f"| a policy's way to an actor, median (99th percentile) | {weights['median_ms']:.2f} ms "
+        f"({weights['p99_ms']:.2f} ms) | ≤ 5 ms |",
+        f"| memory of one more actor that it shares with nobody | {live['actor_private_mb']:.0f} MB | ≤ 250 MB |",
+        f"| the learner learns, share of time | {100 * live['learner_busy']:.0f} % | |",
+        f"| actors wait for room, share of time | {100 * live['actors_idle']:.0f} % | |",
+    ]
+    where = record["machine"]
+    made = (
+        f"{where['cpu']}, {where['cores']} cores, load {where['load_1min']:.1f} before, HalfCheetah-v5, "
+        f"{record['rounds']} rounds of {record['updates']} updates of 2,048 steps; medians over the rounds."
+    )
+    return "\n".join(["| | measured | target |", "|---|---|---|", *lines, "", made]) + "\n"
+
+
 def main() -> int:
     """The command; see the module's docstring."""
     parser = Parser(prog="python benchmarks/asynchronous.py", description="Asynchronous training, measured.")
-    parser.add_argument("--out", type=path_flag, required=True, help="the JSON file to write")
+    parser.add_argument("--out", type=path_flag, required=True, help="the JSON file to write, with a table beside it")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=40)
     parser.add_argument("--worker", choices=sorted(CORES), help="for the benchmark itself")
@@ -207,7 +235,8 @@ def main() -> int:
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(record, indent=2))
+    given.out.with_suffix(".md").write_text(render(record), encoding="utf-8")
+    print(render(record))
     return 0
 
 
