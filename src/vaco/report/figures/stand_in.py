@@ -144,9 +144,9 @@ def draw(tables: Tables) -> Drawn:
         "Real asynchrony, four actors in processes of their own, alike or one of them four times slower, beside what "
         "may stand for it: the paper's uniform buffer, a queue of constant length, a simulated straggler. Points are "
         "means over training and seeds; hair lines of the age reach from the least to the greatest age in a batch, "
-        "those of lags from the least to the greatest run, those of scores are 95 % intervals over seeds. Below, "
-        "scores under each simulated source minus those under each real one, means over tasks: thick 95 %, thin the "
-        f"same corrected for the {len(apart)} comparisons shown (Bonferroni).",
+        "all others from the least to the greatest run. Below, scores under each simulated source minus those under "
+        "each real one, means over tasks: thick 95 % intervals over seeds, thin the same corrected for the "
+        f"{len(apart)} comparisons shown (Bonferroni), which may reach beyond the panel.",
         said_of_lags(relative_lag(table)),
         said(apart),
         f"n = {caption.between(int(apart['runs'].min()), int(apart['runs'].max()))} seeds." if len(apart) else "",
@@ -217,10 +217,6 @@ def _values(
             low, high = values.min(), values.max()
             if column == "age_mean":
                 low, high = rows["age_min"].mean(), rows["age_max"].mean()
-            elif column == "score":
-                of = pd.DataFrame({"mean": [values.mean()], "var": [values.var()], "size": [len(values)]})
-                found = compared(of, of.assign(mean=0.0, var=0.0))
-                low, high = found["low"], found["high"]
             axes.hlines(y, low, high, color=drawn.colour, linewidth=0.6)
             marker: dict[str, Any] = drawn.point | {"markersize": 3.6}
             label = centred_label(algorithm) if source_ == sources[0] else None
@@ -237,6 +233,9 @@ def _differences(axes: Axes, rows: pd.DataFrame, simulated: Sequence[str], algor
         marker: dict[str, Any] = drawn.point | {"markersize": 4.0}
         axes.plot(of["difference"], y, linestyle="none", color=drawn.colour, **marker)
     axes.axvline(0.0, color="0.25", linewidth=0.8, linestyle=(0, (2, 1)))
+    # With few seeds a corrected interval is so wide that nothing else could be seen.
+    reach = 1.15 * np.nanmax(np.abs(rows[["low", "high", "difference"]].to_numpy()), initial=0.1)
+    axes.set_xlim(-reach, reach)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
