@@ -168,6 +168,12 @@ def from_language_cost(content: Any) -> Found:
     )
 
 
+def from_env_processes(content: Any) -> Found:
+    """Speed with environments in further processes, relative to without."""
+    for task, ratio in content["ratio"].items():
+        yield f"env_processes.{_key(task)}", ratio, ".2f"
+
+
 def _key(name: str) -> str:
     """A name as words of a key: lower case, `-v5` dropped, everything else than letters and digits to one of `._`."""
     name = name.lower().replace("-v5", "").replace(" / ", "_over_").replace("/", ".")
@@ -187,6 +193,7 @@ BENCHMARKS: dict[str, Reader] = {
     "optimisations.json": from_optimisations,
     "language.json": from_language_benchmark,
     "language_cost.json": from_language_cost,
+    "env_processes.json": from_env_processes,
 }
 
 
