@@ -44,13 +44,18 @@ def plan_hash(tier: AnyTier) -> str:
     return hashlib.sha256("\n".join(runs).encode()).hexdigest()[:16]
 
 
-def published(results: Path) -> list[Archive]:
+def published(results: Path, own: str = "") -> list[Archive]:
     """The archives below a folder, by name.
+
+    Args:
+        results: the folder.
+        own: a tier whose archive comes last, so that of runs that several hold its own are taken.
 
     Raises:
         UserError: one of them is damaged.
     """
-    return [Archive(path.parent) for path in sorted(Path(results).glob(f"*/{ARCHIVE}/{archive.INDEX}"))]
+    folders = [path.parent for path in Path(results).glob(f"*/{ARCHIVE}/{archive.INDEX}")]
+    return [Archive(folder) for folder in sorted(folders, key=lambda folder: (folder.parent.name == own, folder))]
 
 
 def published_runs(results: Path) -> set[str]:
@@ -150,7 +155,11 @@ def collect(tier: AnyTier, kind: Kind, results: Path, *, archives: bool = True) 
     Raises:
         UserError: an archive or a run's folder is damaged.
     """
-    known = {run: entry for found in published(results) for run, entry in found.entries.items()} if archives else {}
+    known = (
+        {run: entry for found in published(results, tier.name) for run, entry in found.entries.items()}
+        if archives
+        else {}
+    )
     entries, missing = [], []
     for planned in tier.planned():
         config = planned.config

@@ -89,7 +89,7 @@ def claims(tier: AnyTier, results: Path) -> list[Claim]:
         tier: of either kind.
         results: where archives are.
     """
-    wall = _wall_seconds(results)
+    wall = _wall_seconds(results, tier.name)
     grids: dict[str, list[Any]] = {}
     for planned in tier.planned():
         for grid in getattr(planned, "grids", ("main",)):
@@ -99,7 +99,9 @@ def claims(tier: AnyTier, results: Path) -> list[Claim]:
 
 def whole(tier: AnyTier, results: Path) -> Claim:
     """What all runs of a tier took, each counted once; of those that no archive holds, what they will take."""
-    return _claim(tier.name, "all", [planned.config for planned in tier.planned()], _wall_seconds(results), results)
+    return _claim(
+        tier.name, "all", [planned.config for planned in tier.planned()], _wall_seconds(results, tier.name), results
+    )
 
 
 def _claim(tier: str, grid: str, configs: Sequence[Any], wall: dict[str, float], results: Path | None = None) -> Claim:
@@ -110,10 +112,10 @@ def _claim(tier: str, grid: str, configs: Sequence[Any], wall: dict[str, float],
     return Claim(tier, grid, len(configs), len(known), (sum(known) + sum(ahead)) / 3600)
 
 
-def _wall_seconds(results: Path) -> dict[str, float]:
-    """Seconds that each archived run took, by its identity."""
+def _wall_seconds(results: Path, tier: str) -> dict[str, float]:
+    """Seconds that each archived run took, by its identity; where a run was trained twice, in the own archive."""
     found: dict[str, float] = {}
-    for archive in archives.published(results):
+    for archive in archives.published(results, tier):
         table = pq.read_table(archive.folder / RUNS, columns=["run", "wall_seconds"]).to_pydict()
         found |= dict(zip(table["run"], table["wall_seconds"], strict=True))
     return found
