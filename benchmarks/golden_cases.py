@@ -25,21 +25,8 @@ NEW = ""
 """`since` of a case whose commit is not made yet."""
 FAIR = "a5e7061f59bd82f3412964ef8182fd2d21b3b105"
 """The commit with the filters and settings for a fair comparison."""
-REPORTED = "f6a5ccb2ad976f3f98840b8809e7d06fd1c18419"
-"""The commit that lets cut responses earn nothing."""
-ENGINE = "1b78442f813bfb3a7b840c33841f0be814e25b4d"
-"""The commit with the settings for an engine that is not the learner."""
-OTHERS = "3b6db4bbb34e0913a6f8f27c20b111bff50aba68"
-"""The commit with the rules of other methods."""
-
-TASKS_ADDED = "4321a6b18b0923a4a9e736e3d234ba9a66806e80"
-"""The commit with three more tasks."""
-SCHEDULES = "856a48dfeac580f8b0a0e08745c362fe6f946a63"
-"""The commit with schedules other than the uniform one."""
-NETWORKS = "a7ecafbdee1d500906bb15d713ef08d4d01d72b4"
-"""The commit with networks as PyTorch modules."""
-MIRROR = "5545c4e08895dbc57cc5991681eef2d43e2845bd"
-"""The commit with MDPO, divergence-augmented optimisation, moving averages and the reuse of data."""
+LATER = "1e1e07b9fc40b709d33083e764a1685db09f3efc"
+"""The commit with all that came after, from cut responses that earn nothing to the reuse of data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,14 +132,14 @@ CONTROL_SETTINGS = (
     *(Change("ratio_cap", 1.05, since=FAIR), Change("ratio_cap", 1.05, "once+tv_proximal", since=FAIR)),
     *(Change("advantage_normalisation", "scale", since=FAIR), Change("advantage_normalisation", "learner", since=FAIR)),
     Change("normaliser_start", "random", since=FAIR),
-    *(Change("schedule", "fifo:2", since=SCHEDULES), Change("schedule", "straggler:0.5:2:1", since=SCHEDULES)),
-    *(Change("activation", "relu", since=NETWORKS), Change("value_hidden", "[4]", since=NETWORKS)),
-    *(Change("proximal_decay", 0.8, row, since=MIRROR) for row in ("vaco", "decoupled", "ppo_kl")),
-    *(Change("reuse", "[4, 3, 2, 1]", "geppo", since=MIRROR), Change("reuse", "[1, 1]", "continuous+tv", since=MIRROR)),
-    Change("learning_rate_adaptive", True, "geppo", since=MIRROR),
-    *(Change("entropy_reward", 0.05, row, since=MIRROR) for row in ("vaco", "impala")),
-    Change("filter_options", "{step: 0.1}", "none+mdpo", since=MIRROR),
-    Change("align_options", "{weight: 0.5}", "divergence+none", since=MIRROR),
+    *(Change("schedule", "fifo:2", since=LATER), Change("schedule", "straggler:0.5:2:1", since=LATER)),
+    *(Change("activation", "relu", since=LATER), Change("value_hidden", "[4]", since=LATER)),
+    *(Change("proximal_decay", 0.8, row, since=LATER) for row in ("vaco", "decoupled", "ppo_kl")),
+    *(Change("reuse", "[4, 3, 2, 1]", "geppo", since=LATER), Change("reuse", "[1, 1]", "continuous+tv", since=LATER)),
+    Change("learning_rate_adaptive", True, "geppo", since=LATER),
+    *(Change("entropy_reward", 0.05, row, since=LATER) for row in ("vaco", "impala")),
+    Change("filter_options", "{step: 0.1}", "none+mdpo", since=LATER),
+    Change("align_options", "{weight: 0.5}", "divergence+none", since=LATER),
 )
 TASKS = (
     *("Ant-v5", "HalfCheetah-v5", "Hopper-v5", "Humanoid-v5", "InvertedDoublePendulum-v5", "InvertedPendulum-v5"),
@@ -176,8 +163,8 @@ FILTERS = (
 ZOO = ("unweighted", "clip_asymmetric", "truncated_range", "dual_clip", "gspo", "icepop", "tis_sequence", "m2po")
 ZOO += ("dppo_kl", "tvpo", "tvpo_prompt")
 """Rules of other methods, of language models only."""
-SINCE = dict.fromkeys(("kl_total", "centred_clip_fixed", "centred_clip_lag"), FAIR) | {"a3po_train_steps": ENGINE}
-SINCE |= dict.fromkeys(ZOO, OTHERS) | dict.fromkeys(("mdpo", "divergence"), MIRROR)
+SINCE = dict.fromkeys(("kl_total", "centred_clip_fixed", "centred_clip_lag"), FAIR) | {"a3po_train_steps": LATER}
+SINCE |= dict.fromkeys(ZOO, LATER) | dict.fromkeys(("mdpo", "divergence"), LATER)
 """The commits that introduced filters and alignments after the defining revision; of others it has them all."""
 OWN = {"centred_clip_lag": {"clip": 1.0}}
 """Settings of a filter's plain cases: at ε = 0.2 the lag of these runs leaves its clip at `centred_clip`'s."""
@@ -244,9 +231,9 @@ LANGUAGE_SETTINGS = (
     *(Change("precision", "bfloat16", own_warm_start=True), Change("eval_points", 2), Change("eval_problems", 8)),
     Change("task_options", "{min_terms: 2, max_terms: 3, min_digits: 1, max_digits: 1}", own_warm_start=True),
     Change("model_options", "{hidden: 16, layers: 2, heads: 2, intermediate: 32}", own_warm_start=True),
-    Change("level", "sequence", "ppo", since=ENGINE),
-    Change("clip_low", 0.005, "truncated_range", since=OTHERS),
-    *(Change("denominator", "constant", since=ENGINE), Change("generate_batch", 8, since=ENGINE)),
+    Change("level", "sequence", "ppo", since=LATER),
+    Change("clip_low", 0.005, "truncated_range", since=LATER),
+    *(Change("denominator", "constant", since=LATER), Change("generate_batch", 8, since=LATER)),
     *(Change("tokens_at_once", 60, "ppo"), Change("tokens_at_once", 64)),
 )
 
@@ -302,7 +289,7 @@ def _control() -> Iterator[Case]:
     for env in (*TASKS, *NEW_TASKS):
         for backend in BACKENDS:
             own = {"env": env, "backend": backend, "algorithm": "vaco", "steps": 384}
-            since = TASKS_ADDED if env in NEW_TASKS else None
+            since = LATER if env in NEW_TASKS else None
             yield Case(f"control/task/{env}/{backend}", "control", _on_base(own), since=since)
     for algorithm in ("ppo", "vaco", "impala"):
         own = LIMITED | {"algorithm": algorithm}
@@ -346,7 +333,7 @@ def _language() -> Iterator[Case]:
     cut = OWN_WARM_START | {"new_tokens": 4}  # half of the responses are cut
     yield case("cut/judged", cut, shared=False)
     unpaid = cut | {"cut_responses": "no_reward"}
-    changed = {"changed": "cut_responses", "against": "language/cut/judged", "since": REPORTED}
+    changed = {"changed": "cut_responses", "against": "language/cut/judged", "since": LATER}
     yield case("cut/no_reward", unpaid, shared=False, **changed)
     for c in LANGUAGE_SETTINGS:
         against = "warm/own" if c.own_warm_start else f"row/{c.algorithm}"
