@@ -51,7 +51,7 @@ test-slurm-long: $(READY)  ## the same with what takes long (half an hour more, 
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
 # Against the revision that defined the training version, which must be in the history; else it says SKIPPED.
-golden: $(READY)  ## compare the bits of 190 short runs with those that today's results were made with (2 minutes)
+golden: $(READY)  ## compare the bits of some 270 short runs with those that today's results were made with (2 minutes)
 	$(BIN)/python benchmarks/golden.py
 
 faults: $(READY)  ## inject some 140 faults into training and count what they change (about 5 minutes)
