@@ -6,6 +6,7 @@
 * ``control/setting/delta=0.15``: the case `against`, with one setting changed whose arithmetic it reaches;
 * ``control/task/Ant-v5/gymnasium``, ``control/limit/…``: a simulator, a time limit;
 * ``language/level/…``, ``language/warm/…``: ratios of whole responses, warm starts of a run's own;
+* ``language/longer/…``: rows that it takes more updates to tell apart;
 * ``control/resume/…``: a run that SIGTERM stops after some checkpoints and that the same command then finishes.
 
 To add a case for a new filter, alignment, alias or task nothing needs to be done if it is in the package's own tables:
@@ -183,6 +184,8 @@ LANGUAGE_BASE: dict[str, Any] = {
     # δ lies between the statistics of `tv` and `tv_proximal`, which otherwise fire together and drop the same tokens.
     **{"warmup_updates": 0, "delta": 0.18, "eval_points": 1, "eval_problems": 16},
 }
+TRIGGERED = ("vaco", "tv_proximal", "tv_total", "tvpo_prompt")
+"""Rows that differ only where one's trigger fires and another's does not, which on some machines needs longer runs."""
 TOLD = {"cut_responses": "judged"}
 """What the defining revision does without being told."""
 OWN_WARM_START = {"warm_target": 0.0015, "updates": 4, "prompts": 8}
@@ -319,6 +322,9 @@ def _language() -> Iterator[Case]:
 
     for row in ROWS:
         yield case(f"row/{row}", {"algorithm": row} | OLDER.get(row, {}), since=SINCE.get(row))
+    for row in TRIGGERED:
+        longer = {"updates": 24, "lag": 4}
+        yield case(f"longer/{row}", {"algorithm": row} | longer, since=SINCE.get(row))
     for row in SEQUENCES:
         yield case(
             f"level/{row}",

@@ -251,8 +251,13 @@ def test_every_case_shows_what_it_is_there_for(trained: Path) -> None:
         if case.changed:
             assert bits(trained, case.name) != bits(trained, case.against), f"{case.name} changes nothing"
     for kind in golden_cases.KINDS:
-        plain = [bits(trained, case.name) for case in PLAIN if case.kind == kind]
-        assert len(set(plain)) == len(plain), "two algorithms are told apart by nothing"
+        longer = {case.algorithm: bits(trained, case.name) for case in CASES if case.name.startswith(f"{kind}/longer/")}
+        plain = {
+            (bits(trained, case.name), longer.get(case.algorithm)): case.name for case in PLAIN if case.kind == kind
+        }
+        twice = [case.name for case in PLAIN if case.kind == kind and case.name not in plain.values()]
+        assert not twice, f"nothing tells them from others: {twice}"
+        assert not {short for short, long in plain if long} & {short for short, long in plain if not long}
         for case in CASES:
             if case.kind == kind and case.stop_after and configuration(case) == configuration(plain_of(case)):
                 assert bits(trained, case.name) == bits(trained, plain_of(case).name), f"{case.name} resumes otherwise"
