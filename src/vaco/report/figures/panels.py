@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vaco.report.figures.style import WIDTH, End, band, bounded_x_axis, steps_label
-from vaco.report.tables.methods import look
+from vaco.report.tables.methods import Look, look
 
 NOTHING = "no finished runs yet"
 NO_SEED = "no seed finished\non all tasks yet"
@@ -160,3 +160,24 @@ def label_start(axes: Axes, ends: Sequence[End], gap: float = 0.035) -> float:
     """Where labels start: a little right of the last end, in data coordinates."""
     low, high = axes.get_xlim()
     return max((end.x for end in ends), default=low) + gap * (high - low)
+
+
+def with_two_intervals(axes: Axes, rows: pd.DataFrame, y: Sequence[float], drawn: Look, label: str = "") -> None:
+    """Differences as points, thick their intervals, thin those that are corrected for the number of comparisons.
+
+    Args:
+        axes: where.
+        rows: `difference`, `low`, `high`, `wide_low`, `wide_high`.
+        y: a place for each.
+        drawn: colour and marker.
+        label: for the legend; none without.
+    """
+    axes.hlines(y, rows["wide_low"], rows["wide_high"], color=drawn.colour, linewidth=0.6)
+    axes.hlines(y, rows["low"], rows["high"], color=drawn.colour, linewidth=1.8)
+    point: dict[str, Any] = drawn.point | {"markersize": 4.4}
+    axes.plot(rows["difference"], y, linestyle="none", color=drawn.colour, label=label or None, **point)
+
+
+def zero_line(axes: Axes) -> None:
+    """A dashed line where there is no difference."""
+    axes.axvline(0.0, color="0.25", linewidth=0.8, linestyle=(0, (2, 1)))

@@ -17,10 +17,11 @@ from matplotlib.axes import Axes
 from vaco.command import run_command
 from vaco.errors import UserError
 from vaco.report.figures import style
+from vaco.report.figures.panels import with_two_intervals, zero_line
 from vaco.report.figures.product import Drawn, figure_command
 from vaco.report.tables import caption
 from vaco.report.tables.methods import centred_label, look
-from vaco.report.tables.power import LEVEL, compared
+from vaco.report.tables.power import CORRECTED, with_corrected
 from vaco.report.tables.read import MAIN, Tables
 
 STUDY = "real"
@@ -103,12 +104,8 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     for real, simulated, algorithm in pairs:
         y = made[real, algorithm]
         x = made[simulated, algorithm].loc[y.index]
-        row, wide = compared(x, y), compared(x, y, LEVEL / len(pairs))
-        ends = {key: row[key] for key in ("difference", "low", "high", "runs")}
-        ends |= {"wide_low": wide["low"], "wide_high": wide["high"]}
-        rows.append({"real": real, "source": simulated, "algorithm": algorithm} | ends)
-    columns = ["real", "source", "algorithm", "difference", "low", "high", "wide_low", "wide_high", "runs"]
-    return pd.DataFrame(rows, columns=columns)
+        rows.append({"real": real, "source": simulated, "algorithm": algorithm} | with_corrected(x, y, len(pairs)))
+    return pd.DataFrame(rows, columns=["real", "source", "algorithm", *CORRECTED])
 
 
 def draw(tables: Tables) -> Drawn:
@@ -228,11 +225,8 @@ def _differences(axes: Axes, rows: pd.DataFrame, simulated: Sequence[str], algor
     for algorithm in algorithms:
         drawn, of = look(algorithm), rows[rows["algorithm"] == algorithm]
         y = [places[one, algorithm] for one in of["source"]]
-        axes.hlines(y, of["wide_low"], of["wide_high"], color=drawn.colour, linewidth=0.6)
-        axes.hlines(y, of["low"], of["high"], color=drawn.colour, linewidth=1.8)
-        marker: dict[str, Any] = drawn.point | {"markersize": 4.0}
-        axes.plot(of["difference"], y, linestyle="none", color=drawn.colour, **marker)
-    axes.axvline(0.0, color="0.25", linewidth=0.8, linestyle=(0, (2, 1)))
+        with_two_intervals(axes, of, y, drawn)
+    zero_line(axes)
     # With few seeds a corrected interval is so wide that nothing else could be seen.
     reach = 1.15 * np.nanmax(np.abs(rows[["low", "high", "difference"]].to_numpy()), initial=0.1)
     axes.set_xlim(-reach, reach)

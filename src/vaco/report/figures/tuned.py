@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from vaco.command import run_command
 from vaco.errors import UserError
 from vaco.report.figures import style
-from vaco.report.figures.panels import count
+from vaco.report.figures.panels import count, with_two_intervals, zero_line
 from vaco.report.figures.product import Drawn, figure_command
 from vaco.report.tables import caption
 from vaco.report.tables.methods import centred_label, look
-from vaco.report.tables.power import LEVEL, compared
+from vaco.report.tables.power import CORRECTED, compared, with_corrected
 from vaco.report.tables.read import Tables
 
 STUDY = "nominal"
@@ -87,13 +86,9 @@ def differences(made: Mapping[tuple[str, int, bool], pd.DataFrame]) -> pd.DataFr
     ]
     rows = []
     for reading, opponent, lag in pairs:
-        x, y = made[reading, lag, True], made[opponent, lag, True]
-        row, wide = compared(x, y), compared(x, y, LEVEL / len(pairs))
-        ends = {key: row[key] for key in ("difference", "low", "high", "runs")}
-        ends |= {"wide_low": wide["low"], "wide_high": wide["high"]}
-        rows.append({"reading": reading, "opponent": opponent, "lag": lag} | ends)
-    columns = ["reading", "opponent", "lag", "difference", "low", "high", "wide_low", "wide_high", "runs"]
-    return pd.DataFrame(rows, columns=columns)
+        found = with_corrected(made[reading, lag, True], made[opponent, lag, True], len(pairs))
+        rows.append({"reading": reading, "opponent": opponent, "lag": lag} | found)
+    return pd.DataFrame(rows, columns=["reading", "opponent", "lag", *CORRECTED])
 
 
 def draw(tables: Tables) -> Drawn:
@@ -167,17 +162,9 @@ def _scores(axes: Axes, own: pd.DataFrame, order: Sequence[str]) -> None:
 def _differences(axes: Axes, rows: pd.DataFrame, order: Sequence[str]) -> None:
     for shift, reading in zip((-0.13, 0.13), READINGS, strict=True):
         drawn, of = look(reading), rows[rows["reading"] == reading]
-        y = np.array([order.index(one) for one in of["opponent"]], dtype=np.float64) + shift
-        axes.hlines(y, of["wide_low"], of["wide_high"], color=drawn.colour, linewidth=0.6)
-        axes.hlines(y, of["low"], of["high"], color=drawn.colour, linewidth=1.8)
-        marker: dict[str, Any] = {
-            "marker": drawn.marker,
-            "markersize": 4.4,
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.5,
-        }
-        axes.plot(of["difference"], y, linestyle="none", color=drawn.colour, label=centred_label(reading), **marker)
-    axes.axvline(0.0, color="0.25", linewidth=0.8, linestyle=(0, (2, 1)))
+        y = [order.index(one) + shift for one in of["opponent"]]
+        with_two_intervals(axes, of, y, drawn, label=centred_label(reading))
+    zero_line(axes)
     axes.set_yticks(range(len(order)), [centred_label(one) for one in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
 

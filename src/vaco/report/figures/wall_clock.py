@@ -91,9 +91,9 @@ def draw(tables: Tables) -> Drawn:
     parts = ", ".join(f"{100 * share:.0f} % ({name})" for name, share in shares.items())
     text = caption.joined(
         f"{centred_label(algorithm)} against seconds, evaluation among them: return "
-        "of the stochastic policy, mean over seeds at equal environment steps, with the range of the seeds. Runs were "
-        "trained one at a time on two cores. The learner was learning, and not collecting or waiting for its actors, "
-        f"for {parts} of its time.",
+        "of the stochastic policy, mean over seeds at equal environment steps, with the range of the seeds. "
+        "Real are actors in processes of their own. Runs were trained one at a time on two cores. The learner was "
+        f"learning, and not collecting or waiting for its actors, for {parts} of its time.",
         caption.scale(tables.summary),
         "n counts seeds.",
         caption.caveats(tables.summary),

@@ -40,6 +40,8 @@ MOST = 1_000_000
 FEWEST_FREEDOM = 4
 COLUMNS = ["grid", "lag", "name", "opponent", "runs", "difference", "error", "low", "high", "freedom"]
 COLUMNS += ["seeds", "fewest", "most"]
+CORRECTED = ["difference", "low", "high", "wide_low", "wide_high", "runs"]
+"""What `with_corrected` returns."""
 
 
 def freedom_of(variances: NDArray[np.float64], freedoms: NDArray[np.float64]) -> float:
@@ -146,3 +148,19 @@ def compared(x: pd.DataFrame, y: pd.DataFrame, level: float = LEVEL) -> dict[str
         "fewest": seeds_needed(abs(difference) + reach, variance, cells),
         "most": seeds_needed(max(0.0, abs(difference) - reach), variance, cells),
     }
+
+
+def with_corrected(x: pd.DataFrame, y: pd.DataFrame, comparisons: int) -> dict[str, Any]:
+    """The difference of two methods with its interval, and with the one that is corrected for several comparisons.
+
+    Args:
+        x: as for `compared`.
+        y: as for `compared`.
+        comparisons: how many are made (Bonferroni).
+
+    Returns:
+        `difference`, `low`, `high` (95 %), `wide_low`, `wide_high` (corrected), `runs`, the smaller number of seeds.
+    """
+    row, wide = compared(x, y), compared(x, y, LEVEL / comparisons)
+    row |= {"wide_low": wide["low"], "wide_high": wide["high"]}
+    return {key: row[key] for key in CORRECTED}
