@@ -30,7 +30,7 @@ from vaco.lm.run import Run
 from vaco.lm.sample import Abandoned, encoded, generate, generate_ids
 from vaco.lm.terms import evaluate_logp
 from vaco.lm.weights import set_parameters, trained
-from vaco.runs import checkpoint
+from vaco.runs import checkpoint, silence
 
 PROMPTS = ["1+2=", "12+3=", "4+4=", "1+1+1="]
 
@@ -128,7 +128,7 @@ def test_a_process_that_hangs_is_killed_and_another_generates(monkeypatch: pytes
     engine.load(0, trained(loaded.model))
     expected = engine.generate(encoded(loaded, PROMPTS), 1, 2, noise())
     with monkeypatch.context() as shorter:
-        shorter.setattr(pulse, "SILENCE", 3.0)
+        shorter.setattr(silence, "SILENCE", 3.0)
         os.kill(engine._child.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
         with pytest.raises(UserError, match="no sign of life"):
             engine.generate(encoded(loaded, PROMPTS), 1, 2, noise())
@@ -138,7 +138,7 @@ def test_a_process_that_hangs_is_killed_and_another_generates(monkeypatch: pytes
 
 
 def test_only_silence_kills_and_a_slow_start_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "SILENCE", 2.0)
+    monkeypatch.setattr(silence, "SILENCE", 2.0)
     starting = subprocess.Popen(["sleep", "3"])
     unused = os.pipe()
     watch = pulse.Watch(starting, unused[0])

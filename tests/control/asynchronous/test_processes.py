@@ -23,7 +23,7 @@ from vaco.control.asynchronous.run import LiveRun
 from vaco.control.policy import Normaliser, take_snapshot
 from vaco.control.train import train
 from vaco.errors import UserError
-from vaco.runs import schedule, tables
+from vaco.runs import schedule, silence, tables
 from vaco.runs.config import build
 from vaco.runs.differences import differences
 from vaco.runs.schedule import DROPPED, LOST, USED
@@ -120,7 +120,7 @@ def test_segments_and_policies_survive_their_way() -> None:
 def test_a_killed_and_a_hanging_actor_are_replaced_and_the_replay_is_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "SILENCE", 1.5)
+    monkeypatch.setattr(silence, "SILENCE", 1.5)
     config, out, stopped, times = small(40, pull="step", queue=2), tmp_path / "run", [], {}
 
     class Attacked(LiveRun):

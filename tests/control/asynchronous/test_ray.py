@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from vaco.control.asynchronous import processes, replay
+from vaco.control.asynchronous import replay
 from vaco.control.asynchronous.run import LiveRun
 from vaco.control.train import train
 from vaco.errors import UserError
-from vaco.runs import schedule
+from vaco.runs import schedule, silence
 from vaco.runs.config import build
 from vaco.runs.differences import differences
 from vaco.runs.preemption import Preempted
@@ -28,7 +28,7 @@ SETTINGS = {
 @pytest.mark.slow
 def test_a_run_with_ray_replays_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
-    monkeypatch.setattr(processes, "SILENCE", 3.0)
+    monkeypatch.setattr(silence, "SILENCE", 3.0)
     said: list[str] = []
 
     class Attacked(LiveRun):

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,11 +27,8 @@ from vaco.control.asynchronous.actor import Segment
 from vaco.control.policy import Snapshot
 from vaco.errors import UserError
 from vaco.runs.config import RunConfig
+from vaco.runs.silence import Silence
 
-SILENCE = 8.0
-"""Seconds without a sign of life after which an actor is taken for hanging and replaced."""
-STARTING = 120.0
-"""The same for one that has not begun: it may have to wait for a core to load what it needs."""
 ATTEMPTS = 3
 """How often in a row an actor may end before its first segment."""
 _WATCH = 0.25  # seconds between two looks at the actors
@@ -59,13 +56,9 @@ class _Process:
     slots: list[memoryview]
     beat: NDArray[np.int64]
     free: Connection
-    silent_since: float
+    silence: Silence = field(default_factory=Silence)
     seen: int = 0
     segments: int = 0
-
-    def patience(self) -> float:
-        """Seconds of silence that it is allowed."""
-        return SILENCE if self.seen else STARTING
 
 
 class Processes:
@@ -154,7 +147,7 @@ class Processes:
         for slot in range(len(slots)):
             ours.send_bytes(slot.to_bytes(4, "little"))
         views = [worker.view(slot) for slot in slots]
-        return _Process(process, incarnation, views, np.frombuffer(beat, np.int64, 1), ours, time.monotonic())
+        return _Process(process, incarnation, views, np.frombuffer(beat, np.int64, 1), ours)
 
     def _receive(self) -> None:
         """Read all messages that have come.
@@ -198,16 +191,12 @@ class Processes:
         now = time.monotonic()
         if now - self._looked < _WATCH:
             return
-        # After a long time without a look (an update, a machine that slept) everybody has another second.
-        grace = now - self._looked > SILENCE / 2
         self._looked = now
         for number, actor in list(self._actors.items()):
             beat = int(actor.beat[0])
-            if beat != actor.seen:
-                actor.seen, actor.silent_since = beat, now
-            elif grace:
-                actor.silent_since = max(actor.silent_since, now - actor.patience() + 1.0)
-            if actor.process.exitcode is not None or now - actor.silent_since > actor.patience():
+            hangs = actor.silence.too_long(beat != actor.seen)
+            actor.seen = beat
+            if actor.process.exitcode is not None or hangs:
                 self._replace(number, actor)
 
     def _replace(self, number: int, actor: _Process) -> None:

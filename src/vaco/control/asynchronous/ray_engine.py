@@ -23,6 +23,7 @@ from vaco.control.asynchronous import processes, worker
 from vaco.control.asynchronous.actor import Actor, Segment
 from vaco.control.policy import Snapshot
 from vaco.errors import UserError
+from vaco.runs import silence
 from vaco.runs.config import RunConfig
 from vaco.runs.preemption import SIGNALS
 from vaco.runs.threads import one_thread
@@ -218,9 +219,9 @@ class RayActors:
             if answered:
                 with suppress(self.ray.exceptions.RayError):  # it ended: its next segment will tell
                     handle.place = self.ray.get(handle.question)
-                    if now - handle.asked > processes.SILENCE / 4:
+                    if now - handle.asked > silence.SILENCE / 4:
                         handle.question, handle.asked = handle.actor.alive.remote(), now
-            elif now - handle.asked > (processes.SILENCE if handle.place else processes.STARTING):
+            elif now - handle.asked > (silence.SILENCE if handle.place else silence.STARTING):
                 self._replace(number, handle, "gave no sign of life")
 
     def _replace(self, number: int, handle: _Handle, how: str) -> None:

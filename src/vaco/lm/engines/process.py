@@ -33,7 +33,7 @@ from vaco.lm.model import LoadedModel, Spec, load_spec
 from vaco.lm.sample import Abandoned, Noise, Responses, as_arrays, from_arrays, generate_ids
 from vaco.lm.tokenizer import Chat
 from vaco.lm.weights import Lazy, set_parameters
-from vaco.runs import checkpoint
+from vaco.runs import checkpoint, silence
 from vaco.runs.threads import one_thread
 
 Message = tuple[dict[str, Any], dict[str, Any]]
@@ -103,7 +103,7 @@ class ProcessEngine:
         except (OSError, EOFError, checkpoint.DamagedError):
             code = child.wait()
             how = (
-                f"gave no sign of life for {pulse.SILENCE:g} seconds"
+                f"gave no sign of life for {silence.SILENCE:g} seconds"
                 if self._watch and self._watch.hung
                 else f"ended (exit code {code})"
             )

@@ -12,10 +12,8 @@ import threading
 import time
 from contextlib import suppress
 
-SILENCE = 8.0
-"""Seconds without a sign of life after which a process is taken for hanging and killed."""
-STARTING = 120.0
-"""The same for one that has not begun: it may have to wait for a core to load what it needs."""
+from vaco.runs.silence import Silence
+
 _EVERY = 1.0
 _WATCH = 0.25
 
@@ -49,18 +47,12 @@ class Watch:
         threading.Thread(target=self._look, args=(child, pipe), name="pulse", daemon=True).start()
 
     def _look(self, child: subprocess.Popen[bytes], pipe: int) -> None:
-        heard, patience = time.monotonic(), STARTING
-        looked = heard
+        silence = Silence()
         while child.poll() is None and not self.hung:
-            now = time.monotonic()
+            sign = False
             with suppress(BlockingIOError):
-                if os.read(pipe, 65_536):
-                    heard, patience = now, SILENCE
-            # After a long time without a look (a machine that slept) it has another second.
-            if now - looked > SILENCE / 2:
-                heard = max(heard, now - patience + 1.0)
-            looked = now
-            if now - heard > patience:
+                sign = bool(os.read(pipe, 65_536))
+            if silence.too_long(sign):
                 self.hung = True
                 child.kill()
             time.sleep(_WATCH)
