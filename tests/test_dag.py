@@ -213,6 +213,8 @@ def test_every_product_has_a_name_and_the_paper_s_figures_a_number() -> None:
     assert named["language_models"] == "build/paper/figures/lm_desk/language_models.json"
     shown = {path for path in found.products() if path.endswith(".json")} - {"build/paper/numbers.json"}
     assert set(named.values()) == shown
+    assert "build/paper/figures/tuned/tuned.json" in shown, "what the book shows of other tiers"
+    assert "tuned" not in dict(work(tier="smoke").named())
     assert {"build/paper/numbers.json", "build/paper/book/explorer/data.html"} <= set(found.products())
     assert "build/paper/numbers.json" not in work(tier="smoke").products()
     assert "published" not in work(tier="smoke").typeset("smoke") and "choice" in found.typeset("tuning")

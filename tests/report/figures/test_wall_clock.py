@@ -57,6 +57,13 @@ def test_returns_and_seconds_are_means_over_seeds(tables: Tables) -> None:
         assert (row.low, row.high) == (min(returns), max(returns))
 
 
+def test_seconds_are_averaged_at_equal_steps() -> None:
+    cells = pd.DataFrame({"env": ["E"], "name": ["a"], "lag": [1], "source": ["x"]})
+    curves = pd.DataFrame({"env": "E", "name": "a", "lag": 1, "seed": [0, 1], "grid_steps": 10, "mean": [1.0, 4.0]})
+    (row,) = wall_clock.over_time(curves.assign(wall_seconds=[2.0, 8.0]), cells).itertuples()
+    assert (row.seconds, row.mean, row.low, row.high, row.runs) == (5.0, 2.5, 1.0, 4.0, 2)
+
+
 def test_the_learner_is_busy_while_it_aligns_and_updates() -> None:
     runs = pd.DataFrame({"env": "E", "name": ["a", "a", "b"], "lag": 1, "optimise_relative": [1.0, 1.0, 3.0]})
     cells = pd.DataFrame({"env": "E", "name": ["a", "b"], "lag": 1, "source": ["x", "y"]})

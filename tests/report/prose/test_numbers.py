@@ -410,3 +410,10 @@ def test_two_sources_may_not_share_a_key() -> None:
     entry = number(1, "d", "f")
     with pytest.raises(UserError, match="'a' comes from f and from f"):
         collect([("a", entry), ("a", entry)])
+
+
+def test_what_further_processes_gain_is_the_benchmarks_ratio(tmp_path: Path) -> None:
+    (tmp_path / "env_processes.json").write_text(json.dumps({"ratio": {"Humanoid-v5": 1.467, "CartPole-v1": 0.789}}))
+    found = dict(numbers.of_files("benchmark", tmp_path, numbers.BENCHMARKS))
+    assert found["benchmark.env_processes.humanoid"]["text"] == "1.47"
+    assert found["benchmark.env_processes.cartpole_v1"]["text"] == "0.79"
