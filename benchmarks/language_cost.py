@@ -1,4 +1,4 @@
-"""Peak memory of a gradient step of SmolLM2-135M on a processor, and A-3PO's saving in seconds of whole steps.
+"""Peak memory and seconds of a step of SmolLM2-135M on a processor, and A-3PO's saving in seconds of whole steps.
 
     python benchmarks/language_cost.py           minutes; writes out/language_cost.json; `make smollm2`, extra lora
 
@@ -33,6 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     "all weights": {},
     "gradient_checkpointing": {"gradient_checkpointing": True},
     "lora_rank 16": {"lora_rank": 16},
+    "lora_rank 16 in bfloat16": {"lora_rank": 16, "precision": "bfloat16"},
     "lora_rank 16 and the three": {
         **{"lora_rank": 16, "gradient_checkpointing": True, "logits_at_once": 64, "tokens_at_once": 512},
     },
