@@ -180,7 +180,7 @@ class LMConfig(Settings):
     def memory_mb(self) -> int:
         """Megabytes that a job should ask for, from measured peaks (`peak_memory_gb` in manifests) with room to spare.
 
-        The tiny model takes under 1,000 with the libraries, SmolLM2-135M 4,600, and 5,900 with adapters
+        The tiny model takes under 1,000 with the libraries, SmolLM2-135M 4,600, and 6,000 with adapters
         (`benchmarks/language_cost.py`); what a GPU's process takes of the host's memory is not measured.
         """
         if self.device == "cuda":
