@@ -311,4 +311,7 @@ def test_a_model_is_fetched_once_before_all_runs_and_never_for_finished_ones(els
     (elsewhere / "results/runs" / places[0]).mkdir(parents=True)
     (elsewhere / "results/runs" / places[0] / "manifest.json").touch()
     assert found.fetched(ask(run=places[0])) == [] != found.fetched(ask(run=places[1]))
+    (elsewhere / note).parent.mkdir(parents=True)
+    (elsewhere / note).touch()
+    assert found.fetched(ask(run=places[0])) == [note], "with other inputs than before it would be trained again"
     assert work(tier="smoke", runs="all").fetched(ask(run="")) == [], "the model 'tiny' is made on the spot"

@@ -169,12 +169,14 @@ class Dag:
     def fetched(self, wildcards: Any) -> list[str]:
         """The note that a language model's weights and problems are on this machine; none where nothing is fetched.
 
-        A finished run needs it as little as its warm start; the model `tiny` is made on the spot.
+        A finished run needs it as little as its warm start, but keeps it while it is there: a run whose inputs are
+        others than those it was trained with would be trained again. The model `tiny` is made on the spot.
         """
         if self.language is None or (model := str(self.language.training["model"])) == "tiny":
             return []
+        note = f"{MODELS}/{self.language.name}/{model.replace('/', '--')}.json"
         finished = Path(RUNS, getattr(wildcards, "run", ""), RUN_FILES[0]).is_file()
-        return [] if finished else [f"{MODELS}/{self.language.name}/{model.replace('/', '--')}.json"]
+        return [note] if Path(note).is_file() or not finished else []
 
     def warm_start(self, wildcards: Any) -> list[str]:
         """The weights that must be there before a run trains: none for a finished run.

