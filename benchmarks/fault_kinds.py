@@ -41,6 +41,7 @@ from fault_stage import (
 from vaco.control import collect as collecting
 from vaco.control import train as training
 from vaco.runs import lock, provenance
+from vaco.runs.live import LIVE
 
 Fault = Callable[[Stage], tuple[str, str]]
 FAULTS: dict[str, tuple[int, str, Fault]] = {}
@@ -163,6 +164,10 @@ def _deleted_checkpoint(stage: Stage) -> tuple[str, str]:
     if what == "folder":
         shutil.rmtree(stage.out / "checkpoints")
         (stage.out / "run.json").unlink()
+        # The rows as they came are left: whose they are, nothing says any more.
+        require_refusal(stage.start(), "not part of a run", "an empty or new folder")
+        for table in LIVE:
+            (stage.out / table).unlink()
     else:
         for phase in [max(stored)] if what == "newest" else list(stored):
             stored[phase].unlink()

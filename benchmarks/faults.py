@@ -41,6 +41,7 @@ from fault_stage import SETTINGS, Process, SkippedError, Stage, WrongError, chec
 
 from vaco.command import Parser, run_command
 from vaco.control import train as training
+from vaco.errors import UserError
 from vaco.paths import path_flag
 from vaco.runs import atomic, provenance
 
@@ -126,6 +127,21 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def kept(folder: Path, kinds: list[str], seed: int) -> list[Outcome]:
+    """What a folder's record has of the kinds that are not run now.
+
+    Raises:
+        UserError: it has none, or of other code or another seed.
+    """
+    path = folder / "faults.json"
+    if not path.is_file():
+        raise UserError(f"there is no {path} whose other kinds could be kept: leave out --keep")
+    old = json.loads(path.read_text(encoding="utf-8"))
+    if (old["source_digest"], old["seed"]) != (provenance.source_digest(), seed):
+        raise UserError(f"{path} is of other code or another seed: leave out --keep, and run all kinds")
+    return [Outcome(**case) for case in old["cases"] if case["kind"] not in kinds]
+
+
 def main() -> int:
     """The command; see the module's docstring."""
     parser = Parser(description="Inject faults into training and count what they change.")
@@ -133,12 +149,17 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=1.0, help="share of the cases of every kind, at least one each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=path_flag, default=HERE / "out", metavar="DIR")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep what DIR has of the other kinds, if of the same code and seed"
+    )
     options = parser.parse_args()
     started = time.monotonic()
+    others = kept(options.out, options.kinds, options.seed) if options.keep else []
     with tempfile.TemporaryDirectory(prefix="vaco-faults-") as place:
         outcomes = campaign(
             options.kinds, options.share, options.seed, Path(place), lambda line: print(line, flush=True)
         )
+    outcomes = sorted(others + outcomes, key=lambda outcome: list(FAULTS).index(outcome.kind))
     bad = [outcome for outcome in outcomes if outcome.result not in ("identical", "refused", "skipped")]
     options.out.mkdir(parents=True, exist_ok=True)
     revision, dirty = provenance.source_revision()
