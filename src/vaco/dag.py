@@ -320,8 +320,7 @@ class Dag:
         """Names of rules and the file that each makes: a figure's own name, and its number in the paper."""
         made = [(name, product(tier.name, name)) for tier in self.tiers for name in self.drawn(tier.name)]
         made += [(name, typeset(self.tier.name, name)) for name in self.typeset(self.tier.name)]
-        own = {name for name, _ in made}
-        made += [(name, product(tier, name)) for name, tier in self._beside.items() if name not in own]
+        made += [(name, product(tier, name)) for name, tier in self._beside.items()]
         for name, path in made:
             yield name, path
             if name in self.figures["numbers"]:
