@@ -27,7 +27,6 @@ SETTINGS = {
     "phase_steps": 64,
     "minibatch": 64,
     "epochs": 2,
-    "steps": 256 * UPDATES,
     "eval_points": 2,
     "eval_episodes": 1,
     "actors": 3,
@@ -40,14 +39,15 @@ NOTICED = 2.0
 minute; `processes.SILENCE` otherwise."""
 
 
-def start(stage: Stage) -> Process:
+def start(stage: Stage, updates: int = UPDATES) -> Process:
     """Start, or continue, the run."""
     words = ["train", "--out", str(stage.out), "--quiet", "--checkpoint-seconds=0.2"]
 
     def impatient() -> None:
         processes.SILENCE = NOTICED
 
-    flags = [f"--set={name}={value}" for name, value in SETTINGS.items()]
+    settings = SETTINGS | {"steps": 256 * updates}
+    flags = [f"--set={name}={value}" for name, value in settings.items()]
     return Process([*words, *flags], stage.place / f"said{time.monotonic_ns()}", impatient)
 
 
@@ -126,7 +126,7 @@ def _actor_killed(stage: Stage) -> tuple[str, str]:
 
 @fault("actor_hangs", 6, "actors in processes: one stands still; it is noticed and replaced; replayed")
 def _actor_hangs(stage: Stage) -> tuple[str, str]:
-    process = start(stage)
+    process = start(stage, 4 * UPDATES)  # a quick machine ends the others before the silence is noticed
     at_random(stage, process, 0.1)
     stopped = victim(stage, process)
     os.kill(stopped, signal.SIGSTOP)
