@@ -54,7 +54,7 @@ test-slurm-long: $(READY)  ## the same with what takes long (half an hour more, 
 golden: $(READY)  ## compare the bits of some 270 short runs with those that today's results were made with (2 minutes)
 	$(BIN)/python benchmarks/golden.py
 
-faults: $(READY)  ## inject some 140 faults into training and count what they change (about 5 minutes)
+faults: $(READY)  ## inject some 180 faults into training and count what they change (about 11 minutes)
 	$(BIN)/python benchmarks/faults.py --out benchmarks/results
 
 lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
