@@ -85,8 +85,8 @@ def test_the_simulation_against_a_loop_over_small_steps_of_time() -> None:
 
 
 def test_the_twin_agrees_with_the_tracked_measurement() -> None:
-    """In mean within 10 %, and in total variation within 0.2: the twin knows nothing of the operating system, under which
-    eight actors on a quiet machine take turns more strictly than by themselves."""
+    """In mean within 10 %, and in total variation within 0.2: the twin knows nothing of the operating system, under
+    which eight actors on a quiet machine take turns more strictly than by themselves."""
     measured, made = (json.loads((TRACKED / f"{name}.json").read_text()) for name in ("measured", "asynchrony"))
     for system, twin in zip(measured["systems"], made["twins"], strict=True):
         size = max(len(system["counts"]), len(twin["counts"]))
