@@ -85,8 +85,10 @@ def test_the_simulation_against_a_loop_over_small_steps_of_time() -> None:
 
 
 def test_the_twin_agrees_with_the_tracked_measurement() -> None:
-    """In mean within 10 %, and in total variation within 0.2: the twin knows nothing of the operating system, under
-    which eight actors on a quiet machine take turns more strictly than by themselves."""
+    """In mean within 10 %, and in total variation within 0.15; the twin knows nothing of the operating system.
+
+    Under that eight actors on a quiet machine take turns more strictly than by themselves: 0.155 was measured.
+    """
     measured, made = (json.loads((TRACKED / f"{name}.json").read_text()) for name in ("measured", "asynchrony"))
     for system, twin in zip(measured["systems"], made["twins"], strict=True):
         size = max(len(system["counts"]), len(twin["counts"]))
@@ -94,7 +96,7 @@ def test_the_twin_agrees_with_the_tracked_measurement() -> None:
         ages = np.arange(size)
         assert one @ ages == pytest.approx(system["mean_age"], rel=1e-4)
         assert other @ ages == pytest.approx(one @ ages, rel=0.1)
-        assert np.abs(one - other).sum() / 2 < 0.2
+        assert np.abs(one - other).sum() / 2 < (0.15 if system["system"]["actors"] <= 4 else 0.2)
 
 
 def test_more_actors_than_the_learner_can_use_add_age_and_no_data() -> None:
