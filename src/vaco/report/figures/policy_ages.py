@@ -177,8 +177,8 @@ def ages_real(axes: Axes, systems: Sequence[Mapping[str, Any]], twins: Sequence[
         there = np.flatnonzero(model > 0.004)
         axes.plot(there + shift, model[there], "_", color=colour, markersize=6, markeredgewidth=1.4, zorder=4)
         longest = max(longest, int(there.max()), len(counts) - 1)
-    axes.set_xlim(-0.6, longest + 2.6)  # room for the legend
-    axes.set_ylim(0, 1.08)
+    axes.set_xlim(-0.6, longest + 0.6)
+    axes.set_ylim(0, 1.5)  # room for the legend above the bars
     axes.set_yticks([0, 0.5, 1.0], ["0 %", "50 %", "100 %"])
     axes.set_xticks(range(longest + 1))
     axes.legend(frameon=False, fontsize=6, loc="upper right")
