@@ -261,6 +261,7 @@ UNREACHABLE = {
     | {"engine": "a process gives the learner's bits, and a vLLM server is not here"}
     | {"engine_precision": "read by the engine 'process' alone; tests/lm/test_lm_engines.py measures it"}
     | dict.fromkeys(("lora_rank", "lora_alpha"), "adapters need an extra that the set's environment lacks")
+    | {"optimizer": "the one of 8 bits needs an extra that the set's environment lacks"}
     | dict.fromkeys(("generators", "ahead"), "a run with generators has the bits of its own schedule; tests replay it")
     | {"device": "the set trains on the processor", "warm_updates": "a limit: reached, it stops the run with an error"},
 }

@@ -21,13 +21,14 @@ from vaco.extras import EXTRAS as EXTRA_OF
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-# Adapters and their tests are not part of the environment that results are made in.
+# Adapters, the optimizer of 8 bits and their tests are not part of the environment that results are made in.
 APART = {
     "sb3",
     "torchrl",
     "trl",
     "ray",
     "lora",
+    "eight-bit",
     "benchmarks",
     "log",
     "video",

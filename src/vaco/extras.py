@@ -8,6 +8,7 @@ EXTRAS = {
     **dict.fromkeys(("gymnasium", "imageio", "mujoco"), "control"),
     **dict.fromkeys(("accelerate", "gguf", "huggingface_hub", "tokenizers", "transformers"), "lm"),
     "peft": "lora",
+    "bitsandbytes": "eight-bit",
     **dict.fromkeys(("datasets", "reasoning_gym"), "lm-data"),
     **dict.fromkeys(("arch", "matplotlib", "pandas", "rliable", "scipy"), "report"),
     **dict.fromkeys(("flint", "sympy"), "theory"),

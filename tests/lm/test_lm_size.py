@@ -21,9 +21,9 @@ import vaco.lm.run as running
 from vaco.errors import UserError
 from vaco.lm import rounds, state
 from vaco.lm import train as training
-from vaco.lm.config import LM_DEFAULTS
+from vaco.lm.config import LM_DEFAULTS, LMConfig
 from vaco.lm.export import export
-from vaco.lm.learner import Learner
+from vaco.lm.learner import Learner, make_optimizer
 from vaco.lm.model import load_model, load_spec
 from vaco.lm.run import Run
 from vaco.lm.sample import generate
@@ -180,24 +180,74 @@ def test_adapters_begin_at_the_model_and_alone_are_trained(peft: Any, tmp_path: 
     assert not torch.allclose(texts[0].behaviour_logp, untouched.behaviour_logp, atol=1e-5)
 
 
-def test_a_run_with_adapters_resumes_to_the_bit(peft: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = small_config(lora_rank=2, minibatches=2, lag=2, learning_rate=0.02)
+def resumed(config: LMConfig) -> list[str]:
+    """Train six steps, and six with a restart after every second; the names of what was saved, once both agree."""
+    whole, run = Run(config), Run(config)
+    names: list[str] = []
 
-    def fresh() -> Run:
-        return Run(config)
-
-    whole, run = fresh(), fresh()
-    for _ in range(6):
-        rounds.advance(whole)
-    for step in range(6):
+    def advance(run: Run) -> None:
         rounds.advance(run)
+        run.learner.step(round_of(), None, run.update)  # rewards that differ, so that something moves
+
+    for _ in range(6):
+        advance(whole)
+    for step in range(6):
+        advance(run)
         if step % 2 == 0:
             arrays, meta = checkpoint.unpack(checkpoint.pack(state.arrays(run), state.facts(run)))
-            assert all(".lora_" in name for name in arrays if name.startswith(("model.", "adam.", "buffer.")))
-            run = fresh()
+            names += arrays
+            run = Run(config)
             state.restore(run, meta, arrays)
     one, other = parameters(whole.model), parameters(run.model)
     assert all(np.array_equal(one[name], other[name]) for name in one)
+    assert any(not np.array_equal(one[name], value) for name, value in parameters(Run(config).model).items())
+    return names
+
+
+def test_a_run_with_adapters_resumes_to_the_bit(peft: Any) -> None:
+    names = resumed(small_config(lora_rank=2, minibatches=2, lag=2, learning_rate=0.02))
+    assert all(".lora_" in name for name in names if name.startswith(("model.", "adam.", "buffer.")))
+
+
+# --- Moments in 8 bits
+
+
+@pytest.fixture
+def bitsandbytes() -> Any:
+    return pytest.importorskip("bitsandbytes", reason="the extra eight-bit is not installed")
+
+
+def test_moments_in_8_bits_take_a_quarter_and_resume_to_the_bit(bitsandbytes: Any) -> None:
+    wide = {"hidden": 128, "layers": 1, "heads": 2, "intermediate": 128}
+    config = small_config(model_options=wide, optimizer="adamw_8bit", minibatches=2, learning_rate=0.02)
+    assert any(name.endswith("|absmax1") for name in resumed(config))
+    run, usual = Run(config), Run(small_config(model_options=wide, minibatches=2, learning_rate=0.02))
+
+    def size(state: Any) -> int:
+        """Bytes of the moments of the largest matrix, its scales among them but not the shared table of values."""
+        kept = {name: value for name, value in state.items() if torch.is_tensor(value) and not name.startswith("qmap")}
+        return sum(value.numel() * value.element_size() for value in kept.values() if value.dim())
+
+    sizes = []
+    for one in (run, usual):
+        rounds.advance(one)
+        sizes.append(max(size(state) for state in one.learner.optimizer.state.values()))
+    assert sizes[0] < 0.27 * sizes[1]
+
+
+def test_moments_in_8_bits_step_as_those_in_float32_to_their_rounding(bitsandbytes: Any) -> None:
+    torch.manual_seed(0)
+    values = torch.randn(64, 128)
+    pair = [torch.nn.Parameter(values.clone()) for _ in range(2)]
+    kinds = ("adamw", "adamw_8bit")
+    made = [make_optimizer(small_config(optimizer=kind), [one]) for kind, one in zip(kinds, pair, strict=True)]
+    for _ in range(8):
+        gradient = torch.randn(64, 128)
+        for parameter, optimizer in zip(pair, made, strict=True):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    moved, apart = (pair[0] - values).abs(), (pair[0] - pair[1]).abs()
+    assert moved.mean() > 0 and 0 < apart.mean() < 0.05 * moved.mean()
 
 
 def test_adapters_are_drawn_from_their_own_seed(peft: Any) -> None:

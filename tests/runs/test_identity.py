@@ -40,6 +40,7 @@ OTHER_LM: dict[str, Any] = {
     "warm_flaw": 0.5, "device": "cuda", "precision": "bfloat16", "updates": 96, "chat_options": "{thinking: true}",
     "date": "2020-02-29", "cut_responses": "judged", "denominator": "constant",
     "filter_options": "{tau: 1}", "problems": "epochs", "engine": "process", "engine_precision": "bfloat16",
+    "optimizer": "adamw_8bit",
 }  # fmt: skip
 
 

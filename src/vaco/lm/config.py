@@ -55,6 +55,9 @@ class LMConfig(Settings):
     learning_rate: float = setting(3e-4, "AdamW's step size, constant after the warm-up", gt=0)
     warmup_updates: int = setting(8, "gradient steps of linear warm-up", ge=0)
     weight_decay: float = setting(0.0, "AdamW's weight decay", ge=0)
+    optimizer: Literal["adamw", "adamw_8bit"] = setting(
+        "adamw", "AdamW with its moments in float32, or in 8 bits a block (bitsandbytes), for memory"
+    )
     max_grad_norm: float = setting(1.0, "global gradient-norm limit", gt=0)
     advantage: Literal["grpo", "dr_grpo", "rloo"] = setting("grpo", "estimate of a response's advantage from its group")
     level: Literal["token", "sequence", "product"] = setting(
@@ -180,7 +183,7 @@ class LMConfig(Settings):
     def memory_mb(self) -> int:
         """Megabytes that a job should ask for, from measured peaks (`peak_memory_gb` in manifests) with room to spare.
 
-        The tiny model takes under 1,000 with the libraries, SmolLM2-135M 4,600, and 6,000 with adapters
+        The tiny model takes under 1,000 with the libraries, SmolLM2-135M 5,700, and 6,000 with adapters
         (`benchmarks/language_cost.py`); what a GPU's process takes of the host's memory is not measured.
         """
         if self.device == "cuda":

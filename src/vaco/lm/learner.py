@@ -78,6 +78,27 @@ def group_advantages(rewards: Tensor, kind: str) -> Tensor:
     return centred
 
 
+def make_optimizer(config: LMConfig, moved: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW as the settings say.
+
+    Args:
+        config: the run's configuration.
+        moved: what is trained.
+
+    Raises:
+        ModuleNotFoundError: the extra `eight-bit` is not installed.
+    """
+    if config.optimizer == "adamw_8bit":
+        # Parameters of fewer than 4,096 numbers keep moments in float32: bitsandbytes' own default.
+        from bitsandbytes.optim import AdamW8bit as AdamW
+    else:
+        from torch.optim import AdamW
+    made: torch.optim.Optimizer = AdamW(
+        moved, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+    )
+    return made
+
+
 class Learner:
     """The model, its optimizer, and one method that makes a gradient step."""
 
@@ -93,9 +114,7 @@ class Learner:
         self.moved = [value for _, value in trained(model)]
         self.algorithm, self.settings = config.parsed, config.token_settings
         self.skipped = 0  # steps on end
-        self.optimizer = torch.optim.AdamW(
-            self.moved, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
-        )
+        self.optimizer = make_optimizer(config, self.moved)
 
     def step(self, batch: Round, proximal_logp: Tensor | None, update: int) -> dict[str, float]:
         """Make one gradient step.

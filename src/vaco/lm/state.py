@@ -36,9 +36,10 @@ def facts(run: Run) -> dict[str, Any]:
 def arrays(run: Run) -> Mapping[str, NDArray[Any]]:
     """Everything else that a bitwise continuation needs, not copied: to be written before the run goes on."""
     result: dict[str, Tensor | NDArray[Any]] = {f"model.{name}": value for name, value in trained(run.model)}
-    names = [name for name, _ in trained(run.model)]
-    for index, entry in run.learner.optimizer.state_dict()["state"].items():
-        result |= {f"adam.{names[index]}|{key}": value for key, value in entry.items()}
+    moments = run.learner.optimizer.state
+    for name, value in trained(run.model):  # none before the first step
+        for key, entry in moments.get(value, {}).items():
+            result[f"adam.{name}|{key}"] = entry if isinstance(entry, Tensor) else np.array(entry)
     for place, snapshot in enumerate(run.buffer):
         if isinstance(snapshot.weights, dict):
             result |= {f"buffer.{place}.{name}": value for name, value in snapshot.weights.items()}
@@ -82,13 +83,15 @@ def restore(run: Run, meta: dict[str, Any], saved: Arrays) -> None:
 
 
 def _restore_adam(run: Run, saved: Arrays) -> None:
-    names = [name for name, _ in trained(run.model)]
-    entries: dict[int, dict[str, Any]] = {}
-    for key, value in saved.items():
+    """The moments as they were, in the types they had: only what has a shape lies where its parameter does."""
+    own = dict(trained(run.model))
+    for key, array in saved.items():
         name, _, part = key.rpartition("|")
-        entries.setdefault(names.index(name), {})[part] = torch.from_numpy(value.copy())
-    groups = run.learner.optimizer.state_dict()["param_groups"]
-    run.learner.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        entry = torch.from_numpy(array.copy())
+        value = entry.to(own[name].device) if entry.dim() else entry
+        # torch's AdamW counts steps in a tensor, bitsandbytes' in an integer.
+        whole = not entry.dim() and not entry.is_floating_point()
+        run.learner.optimizer.state[own[name]][part] = int(entry) if whole else value
 
 
 def _to_rows(table: Arrays) -> list[dict[str, float]]:

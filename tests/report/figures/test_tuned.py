@@ -136,6 +136,10 @@ def test_the_figure_draws_points_where_they_are_and_counts_them(tables: Tables, 
     shown = sorted(float(x) for line in right.get_lines()[:2] for x in line.get_xdata())
     assert shown == pytest.approx(sorted(apart[apart["lag"] == 16]["difference"]))
     assert "the 5 comparisons" in drawn.caption and "VACO (π_T) is ahead of" in drawn.caption
+    assert (
+        "Of its study 'older', K in {64}, 12 of 12 runs are finished, 3 seeds a cell. Of its study 'nominal'"
+        in drawn.caption
+    )
     assert tuned.main(["--tables", str(tables.folder), "--out", str(tmp_path / "made")]) == 0
     assert (tmp_path / "made.pdf").stat().st_size > 1000
 

@@ -21,7 +21,7 @@ from vaco.report.figures.product import Drawn, figure_command
 from vaco.report.tables import caption
 from vaco.report.tables.methods import centred_label, look
 from vaco.report.tables.power import CORRECTED, compared, with_corrected
-from vaco.report.tables.read import Tables
+from vaco.report.tables.read import MAIN, Tables
 
 STUDY = "nominal"
 READINGS = ("vaco", "once+tv_total")
@@ -125,10 +125,18 @@ def draw(tables: Tables) -> Drawn:
         "comparisons of this figure (Bonferroni). Right of the dashed line VACO is ahead.",
         said(apart),
         caption.scale(tables.summary),
+        caption.studies(tables.summary, *_further(tables)),
         caption.normalisation(tables.summary),
         caption.caveats(tables.summary),
     )
     return Drawn(figure, text)
+
+
+def _further(tables: Tables) -> list[str]:
+    """The studies with scores of this figure: those at a K of the nominal one, itself last."""
+    capacities = tables.grid(STUDY)["capacities"]
+    grids = [name for name, grid in tables.summary["grids"].items() if set(grid["capacities"]) <= set(capacities)]
+    return [*(name for name in grids if name not in (MAIN, STUDY)), STUDY]
 
 
 def said(apart: pd.DataFrame) -> str:

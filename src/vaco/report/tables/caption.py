@@ -46,6 +46,20 @@ def scale(summary: Mapping[str, Any], grid: str = MAIN) -> str:
     return f"{text} {_worth(summary['steps'], seeds)}".rstrip()
 
 
+def studies(summary: Mapping[str, Any], *grids: str) -> str:
+    """How far further grids of the tier are, whose runs a figure draws beside the main grid's."""
+    parts = []
+    for grid in grids:
+        progress = (summary.get("progress") or {}).get(grid)
+        capacities = ", ".join(str(lag) for lag in summary["grids"][grid]["capacities"])
+        if progress:
+            parts.append(
+                f"Of its study '{grid}', K in {{{capacities}}}, {progress['finished']} of {progress['planned']} runs "
+                f"are finished, {between(progress['fewest'], progress['most'])} seeds a cell."
+            )
+    return " ".join(parts)
+
+
 def between(fewest: int, most: int) -> str:
     """A range in words: `2 to 3`, `3`."""
     return str(most) if fewest == most else f"{fewest} to {most}"
