@@ -46,7 +46,7 @@ PLACE, LM_PLACE = r"[^/]+/[^/]+/[^/]+/seed\d+/[^/]+", r"[^/]+/[^/]+/[^/]+/n\d+/s
 BOOK = "paper/book/_build/html"
 DEMONSTRATIONS = "demonstrations"
 """What stands for a tier in the paths of figures that are drawn from no runs."""
-PROSE_TIERS = ("desk", "lm_desk")
+PROSE_TIERS = ("desk", "lm_desk", "lm_smollm")
 """The tiers whose numbers stand in prose, so that making another does not change them."""
 TIDY = [f"{name}.parquet" for name in ("scores", "curves", "diagnostics", "runs", "lags")]
 TIDY += ["configs.json", "summary.json"]
@@ -320,7 +320,10 @@ class Dag:
         """Names of rules and the file that each makes: a figure's own name, and its number in the paper."""
         made = [(name, product(tier.name, name)) for tier in self.tiers for name in self.drawn(tier.name)]
         made += [(name, typeset(self.tier.name, name)) for name in self.typeset(self.tier.name)]
-        made += [(name, product(tier, name)) for name, tier in self._beside.items()]
+        own = dict(made)  # goes by its name; a figure of the same name of another tier has that tier's beside it
+        made += [
+            (f"{name}_{tier}" if name in own else name, product(tier, name)) for name, tier in self._beside.items()
+        ]
         for name, path in made:
             yield name, path
             if name in self.figures["numbers"]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from vaco.errors import UserError
 from vaco.report.figures import language_models, lm_cost, lm_curves, lm_methods, lm_style
 from vaco.report.figures.lm_cost import proximal_shares, step_parts
 from vaco.report.prose.lm_numbers import from_language
+from vaco.report.prose.numbers import collect, of_language
 from vaco.report.tables import lm_aggregate, lm_caption
 from vaco.report.tables.lm_stats import final_accuracy, of_grid
 from vaco.report.tables.read import Tables
@@ -150,6 +152,16 @@ def test_the_cost_of_the_proximal_policy_is_a_share_within_runs(tables: Path) ->
     assert numbers["lm.vaco.n4.accuracy"] == pytest.approx(0.58) and numbers["lm.scale.runs"] == 24
     assert numbers["lm.vaco.n4.interval"] == "0.58 [0.56, 0.60]"
     assert numbers["lm.vaco.n1.dropped"] == pytest.approx(0.2) and numbers["lm.vaco.n1.sampled"] == pytest.approx(0.305)
+
+
+def test_numbers_of_two_tiers_have_keys_of_their_own(tables: Path) -> None:
+    other = shutil.copytree(tables, tables.parent / "lm_other" / "tables")
+    desk = shutil.copytree(tables, tables.parent / "lm_desk" / "tables")
+    found = collect([*of_language(desk), *of_language(other)])
+    assert len(found) == 2 * len(list(of_language(desk)))
+    assert found["other.vaco.n4.accuracy"]["value"] == found["lm.vaco.n4.accuracy"]["value"]
+    assert "lm_other" in found["other.vaco.n4.accuracy"]["source"]
+    assert [key for key, _ in of_language(tables.parent / "lm_absent" / "tables")] == ["absent.scale.runs"]
 
 
 def test_missing_runs_are_named(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ use rule command as numbers with:
         command=lambda wildcards, output: words(
             "python -m vaco.report.prose.numbers --theory results/theory --benchmarks benchmarks/results",
             tables=dag.folder(PROSE_TIERS[0]),
-            language=dag.folder(PROSE_TIERS[1]),
+            language=[dag.folder(tier) for tier in PROSE_TIERS[1:]],
             out=output[0],
         ),
         source=dag.source("prose.numbers"),

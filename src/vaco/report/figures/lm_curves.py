@@ -45,7 +45,8 @@ def draw(tables: Tables) -> Drawn:
         panels[row][0].set_ylabel(label)
     for axes in panels[-1]:
         axes.set_xlabel("gradient step")
-    handles, labels = panels[0][0].get_legend_handles_labels()
+    # Of the panel with most methods: a tier under way may have none yet at some N.
+    handles, labels = max((axes.get_legend_handles_labels() for axes in panels[0]), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside upper center", ncols=len(names))
     text = lm_caption.joined(
         "Training of a language model at each forward lag, means over seeds.",

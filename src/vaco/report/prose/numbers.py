@@ -221,14 +221,19 @@ def of_tier(folder: Path) -> Iterator[tuple[str, Number]]:
 
 
 def of_language(folder: Path) -> Iterator[tuple[str, Number]]:
-    """The numbers of a language-model tier's tables; without tables a single entry says so."""
+    """The numbers of a language-model tier's tables; without tables a single entry says so.
+
+    Keys begin with `lm`, those of another tier than the desk's with what follows that in its name: `smollm`.
+    """
+    tier = folder.parent.name
+    begin = "lm" if tier == "lm_desk" else tier.removeprefix("lm_")
     if not (folder / "summary.json").is_file():
-        yield "lm.scale.runs", number(None, "", (folder / "summary.json").as_posix())
+        yield f"{begin}.scale.runs", number(None, "", (folder / "summary.json").as_posix())
         return
     for key, value, form in from_language(Tables(folder)):
         name = "updates.parquet" if key.endswith((".dropped", ".fires", ".lag")) or ".cost." in key else "evals.parquet"
         source = "summary.json" if ".scale." in key else name
-        yield key, number(value, form, (folder / source).as_posix())
+        yield key.replace("lm", begin, 1), number(value, form, (folder / source).as_posix())
 
 
 def collect(found: Iterable[tuple[str, Number]]) -> dict[str, Number]:
@@ -259,14 +264,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--theory", type=path_flag, help="results/theory")
     parser.add_argument("--benchmarks", type=path_flag, help="benchmarks/results")
-    parser.add_argument("--language", type=path_flag, help="results/<lm_tier>/tables")
+    parser.add_argument(
+        "--language", type=path_flag, nargs="*", default=[], help="build/results/<lm_tier>/tables, of several tiers"
+    )
     parser.add_argument("--out", type=path_flag, required=True, help="the file to write")
     given = parser.parse_args(arguments)
     found: list[tuple[str, Number]] = []
     for folder in given.tables:
         found += of_tier(folder)
-    if given.language:
-        found += of_language(given.language)
+    for folder in given.language:
+        found += of_language(folder)
     if given.theory:
         found += of_files("theory", given.theory, THEORY)
     if given.benchmarks:
