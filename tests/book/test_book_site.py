@@ -9,11 +9,10 @@ import functools
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -25,20 +24,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "paper" / "book"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 # Of processor time. The aim is three minutes on a quiet machine; where other work shares the cores, each second of
 # theirs was seen to count up to three times. More than this is a page that trains.
 BUILD_SECONDS = 540.0
 pytestmark = pytest.mark.slow
-
-
-def missing(what: str, mend: str) -> None:
-    """Skip, or fail where CI has promised that everything is there."""
-    message = f"{what} is missing: {mend}"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 @dataclass
@@ -69,7 +59,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str, str], None]) -> Path:
     given = os.environ.get("VACO_BOOK_SITE")
     if given:
         return Path(given).resolve()
@@ -100,20 +90,6 @@ def pages(site: Path) -> dict[str, Page]:
     """Every page of the book by its path; the listings of source that come with the API are left out."""
     found = [path for path in site.rglob("*.html") if not {"_static", "_modules"} & set(path.relative_to(site).parts)]
     return {path.relative_to(site).as_posix(): Page(path.read_text(encoding="utf-8")) for path in sorted(found)}
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("Playwright", "pip install -e '.[book]'")
-    if CHROMIUM is None:
-        missing("a browser", "apt-get install chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import torch
 from vaco.objectives.filters import FILTERS, FilterSettings, Samples
 
 WIDGET = Path(__file__).parents[2] / "paper" / "book" / "widgets" / "filter.html"
-CHROMIUM = Path("/usr/bin/chromium")
 LINES = {
     # The edges of the rules are among the values: 1 ± ε, ρ = ρ_T, statistic = δ, A = 0.
     "ratio": [0.1, 0.5, 1 - 0.2, 0.9, 1.0, 1.1, 1 + 0.2, 1 + 0.05, 1.5, 2.5],
@@ -23,17 +22,6 @@ LINES = {
     "delta": [0.05, 0.2],
     "clip": [0.05, 0.2],
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.is_file():
-        pytest.skip(f"{CHROMIUM} is missing")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(params=[(1000, "light"), (390, "dark")], ids=["wide", "narrow"])

@@ -14,7 +14,6 @@ import pytest
 from vaco.report.tables import explorer
 
 PAGE = Path(__file__).parents[3] / "paper" / "book" / "explorer" / "explorer.html"
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 def read(fragment: Path) -> Any:
@@ -59,17 +58,6 @@ def test_no_text_can_close_the_element() -> None:
 
 
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.is_file():
-        pytest.skip(f"{CHROMIUM} is missing")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
