@@ -57,8 +57,8 @@ def measure(changes: dict[str, Any]) -> dict[str, float]:
     run = Run(build_lm(SHARED | changes))
     loaded = resident()
     # An untrained answer earns nothing; what is measured does not depend on it.
-    rows = [rounds.advance(run) for _ in range(run.config.updates)]
-    row = rows[-1]
+    for _ in range(run.config.updates):
+        row = rounds.advance(run)
     return {
         "loaded_gb": loaded,
         "peak_gb": resident(),

@@ -129,6 +129,16 @@ def test_every_figure_is_drawn_and_says_what_it_is_not(module: Any, tables: Path
     )
 
 
+def test_every_method_is_in_the_legend_where_the_first_panel_has_none_yet(tmp_path: Path) -> None:
+    found = lm_aggregate.aggregate(plan(), write_archive(tmp_path / "archive"))
+    for name in ("evals", "updates"):
+        table = found[name]
+        table[table["minibatches"] > 1].to_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "summary.json").write_text(json.dumps(found["summary"]))
+    (legend,) = lm_curves.draw(Tables(tmp_path)).figure.legends
+    assert {text.get_text() for text in legend.get_texts()} == {"PPO", "VACO", "Decoupled PPO", "A-3PO"}
+
+
 def test_a_variant_is_drawn_as_its_algorithm_with_its_setting() -> None:
     plain, variant = lm_style.look("vaco"), lm_style.look("vaco-delta0.1")
     assert (variant.label, variant.colour) == ("VACO, δ = 0.1", plain.colour)
@@ -207,7 +217,14 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path, change: di
 
 def test_a_mismatch_of_engine_and_learner_is_split_off_in_captions() -> None:
     updates = pd.DataFrame({"mismatch": [0.02, 0.04], "backward_lag": [0.0, 0.0], "forward_lag": [0.1, 0.3]})
+    updates["algorithm"] = ["vaco", "ppo-clip0.1"]
     text = lm_caption.split(updates)
+    # What decoupled PPO calls backward is from the data to a proximal policy that moves with the steps of a round.
+    proximal = pd.DataFrame(
+        {"algorithm": ["decoupled"], "mismatch": [0.03], "backward_lag": [0.2], "forward_lag": [0.01]}
+    )
+    more = lm_caption.split(pd.concat([updates, proximal]))
+    assert more.startswith(text) and "Decoupled PPO, whose" in more and "Decoupled" not in text
     assert "0.0300 is that mismatch, 0.0000 backward lag and 0.2000 forward lag" in text
     assert "backward" not in lm_caption.split(updates.assign(backward_lag=float("nan")))
     assert lm_caption.split(updates.assign(mismatch=0.0)) == lm_caption.split(updates[["forward_lag"]]) == ""

@@ -40,14 +40,21 @@ def scale(summary: Mapping[str, Any], grid: str = "main") -> str:
 
 
 def split(updates: pd.DataFrame) -> str:
-    """What of the total variation to the data is mismatch of engine and learner; empty where the runs have none."""
+    """What of the total variation to the data is mismatch of engine and learner; empty where the runs have none.
+
+    Decoupled PPO's lags are to its proximal policy, which moves within a round: what it calls backward is in part forward.
+    """
     if "mismatch" not in updates or not (updates["mismatch"] > 1e-6).any():
         return ""
-    means = updates[["mismatch", "backward_lag", "forward_lag"]].mean()
+    apart = updates["algorithm"].str.startswith("decoupled")
+    means = updates.loc[~apart, ["mismatch", "backward_lag", "forward_lag"]].mean()
+    left_out = (
+        " Decoupled PPO, whose proximal policy moves within a round, is left out of these." if apart.any() else ""
+    )
     backward = "" if pd.isna(means["backward_lag"]) else f", {means['backward_lag']:.4f} backward lag"
     return (
         f"Generation and learner compute different probabilities of the same weights: of the mean total variation to "
-        f"the data {means['mismatch']:.4f} is that mismatch{backward} and {means['forward_lag']:.4f} forward lag."
+        f"the data {means['mismatch']:.4f} is that mismatch{backward} and {means['forward_lag']:.4f} forward lag.{left_out}"
     )
 
 
