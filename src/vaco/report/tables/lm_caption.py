@@ -42,7 +42,8 @@ def scale(summary: Mapping[str, Any], grid: str = "main") -> str:
 def split(updates: pd.DataFrame) -> str:
     """What of the total variation to the data is mismatch of engine and learner; empty where the runs have none.
 
-    Decoupled PPO's lags are to its proximal policy, which moves within a round: what it calls backward is in part forward.
+    Decoupled PPO's lags are to its proximal policy, which moves within a round, so that its backward lag is in part
+    forward lag.
     """
     if "mismatch" not in updates or not (updates["mismatch"] > 1e-6).any():
         return ""
@@ -54,7 +55,8 @@ def split(updates: pd.DataFrame) -> str:
     backward = "" if pd.isna(means["backward_lag"]) else f", {means['backward_lag']:.4f} backward lag"
     return (
         f"Generation and learner compute different probabilities of the same weights: of the mean total variation to "
-        f"the data {means['mismatch']:.4f} is that mismatch{backward} and {means['forward_lag']:.4f} forward lag.{left_out}"
+        f"the data {means['mismatch']:.4f} is that mismatch{backward} and {means['forward_lag']:.4f} forward lag."
+        f"{left_out}"
     )
 
 
