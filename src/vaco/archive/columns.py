@@ -93,7 +93,7 @@ LANGUAGE_PHASES = {
     "filtered_fraction": "share of tokens that lost their gradient",
     "signal_fraction": "share of tokens with a signal: those of groups whose rewards differ",
     "dropped_signal": "share of the tokens with a signal that lost their gradient",
-    "clip_fraction": "share of tokens with |ρ − 1| > ε",
+    "clip_fraction": "share of tokens that PPO's clip would drop: ρ > 1+ε with A > 0, or ρ < 1−ε with A < 0",
     "triggered": "1 where the batch trigger fired",
     "ess": "effective sample size of the weights ρ, as a share of the tokens",
     "kl": "estimate of KL(β‖π), nats a token",
