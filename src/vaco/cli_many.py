@@ -66,7 +66,8 @@ def _plan(options: argparse.Namespace) -> None:
 
     index, count = shards.parse_shard(options.shard)
     tier = load_any_tier(options.tier)
-    work = shards.shard(tier, options.results, index, count, imported=getattr(options, "imported", ()))
+    imported = getattr(options, "imported", ())
+    work = shards.shard(tier, options.results, index, count, asked=str(options.tier), imported=imported)
     say(
         f"tier {tier.name}, shard {index} of {count}: {work.planned} runs, {len(work.jobs)} of them to be trained into "
         f"{options.results / 'runs'}"

@@ -11,6 +11,7 @@ import pytest
 from vaco import cli
 from vaco.campaign import cost
 from vaco.campaign.tiers import load_tier
+from vaco.lm.tiers import load_lm_tier
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,3 +77,17 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert cli.run(["cost", "--tier", "desk", "lm_desk"]) == 0
     said = capsys.readouterr().out
     assert "desk/main" in said and "lm_desk/main" in said and " W (" in said
+
+
+def test_what_is_missing_of_language_models_is_predicted_from_their_own_tier_or_not_counted(tmp_path: Path) -> None:
+    text = (ROOT / "config/lm_smollm.yaml").read_text(encoding="utf-8")
+    (tmp_path / "lm_smollm.yaml").write_text(text.replace("seeds: [0, 1, 2]", "seeds: [0, 1, 2, 3]"), encoding="utf-8")
+    tier = load_lm_tier(tmp_path / "lm_smollm.yaml")
+    claim = cost.whole(tier, tmp_path)
+    assert claim.archived == 0 and claim.hours == 0 and not claim.predicted
+    assert cost.render([tier], tmp_path, cost.Power(10.0, measured=False)).endswith("32 not archived, not counted")
+    claim, published = (
+        cost.whole(one, ROOT / "results") for one in (tier, load_lm_tier(ROOT / "config/lm_smollm.yaml"))
+    )
+    assert (claim.archived, published.archived) == (24, 24) and claim.predicted
+    assert claim.hours == pytest.approx(published.hours * 32 / 24, rel=0.1)

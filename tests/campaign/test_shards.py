@@ -90,6 +90,15 @@ def test_published_runs_are_left_out() -> None:
     assert shards.shard(desk, ROOT / "results").jobs == ()
 
 
+def test_a_warm_start_is_of_the_file_that_was_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The name alone would be looked for in config/."""
+    path = tmp_path / "lm_mine.yaml"
+    text = (ROOT / "config/lm_smoke.yaml").read_text(encoding="utf-8")
+    path.write_text(text.replace("tier: lm_smoke", "tier: lm_mine"), encoding="utf-8")
+    assert cli.run(["plan", "--tier", str(path), "--results", str(tmp_path)]) == 0
+    assert f"vaco lm warm --tier {path} " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/", "a/b", "-1/3", "1/0", "1/3/4"])
 def test_a_share_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="write i/n"):

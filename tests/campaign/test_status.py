@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from vaco import cli
 from vaco.campaign import status
 from vaco.campaign.tiers import Tier, load_tier
+from vaco.lm.kind import load_any_tier
 from vaco.runs import attempts
 from vaco.runs.lock import STALE_AFTER, RunLock
 
@@ -119,6 +123,23 @@ def test_without_finished_runs_hours_come_from_archives(tier: Tier, folders: lis
     found = status.campaign(tier, tmp_path / "results")
     assert found.hours_to_go == pytest.approx(12 * 204800 / 500 / 3600)  # nothing was ever measured here
     assert status.campaign(load_tier(ROOT / "config/desk.yaml"), ROOT / "results").hours_to_go == 0
+
+
+def test_of_language_models_hours_come_from_their_own_tier_or_are_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step of another model, or of a MuJoCo policy, says nothing of theirs."""
+    tier = load_any_tier(ROOT / "config/lm_smollm.yaml")
+    shutil.copytree(ROOT / "results/desk/archive", tmp_path / "desk/archive")
+    assert math.isnan(status.campaign(tier, tmp_path).hours_to_go)
+    flags = ["status", "--tier", str(ROOT / "config/lm_smollm.yaml"), "--results", str(tmp_path)]
+    assert cli.run(flags) == 0 and "how much to go is unknown" in capsys.readouterr().out
+    assert cli.run([*flags, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["totals"]["core_hours_to_go"] is None
+    shutil.copytree(ROOT / "results/lm_smollm/archive", tmp_path / "own/lm_smollm/archive")
+    found = status.campaign(tier, tmp_path / "own")
+    one = replace(found.runs[0], state="waiting", done=0.0)
+    assert found.hours_to_go == 0 and 0.1 < replace(found, runs=(one,)).hours_to_go < 1
 
 
 def test_the_screen_and_the_machine_readable_form(

@@ -40,13 +40,17 @@ class Power:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a grid of runs costs: its tier and name, its runs, how many of them are archived, and their hours."""
+    """What a grid of runs costs: its tier and name, its runs, how many of them are archived, and their hours.
+
+    With `predicted`, the hours have those of runs that no archive holds.
+    """
 
     tier: str
     grid: str
     runs: int
     archived: int
     hours: float
+    predicted: bool = False
 
 
 def measure(seconds: float = 1.0, place: Path = POWERCAP, sleep: Callable[[float], None] = time.sleep) -> Power:
@@ -107,9 +111,19 @@ def whole(tier: AnyTier, results: Path) -> Claim:
 def _claim(tier: str, grid: str, configs: Sequence[Any], wall: dict[str, float], results: Path | None = None) -> Claim:
     known = [wall[str(config.run_id)] for config in configs if str(config.run_id) in wall]
     left = [config for config in configs if str(config.run_id) not in wall]
-    usual = pace.measured(results) if results is not None else {}
-    ahead = [pace.seconds(c.env, c.steps, usual) for c in left if results is not None and hasattr(c, "steps")]
-    return Claim(tier, grid, len(configs), len(known), (sum(known) + sum(ahead)) / 3600)
+    ahead = _ahead(tier, left, results) if results is not None else None
+    return Claim(tier, grid, len(configs), len(known), (sum(known) + (ahead or 0.0)) / 3600, ahead is not None)
+
+
+def _ahead(tier: str, left: Sequence[Any], results: Path) -> float | None:
+    """Seconds that runs will take; None where nothing like them was measured."""
+    if all(hasattr(config, "env") for config in left):
+        usual = pace.measured(results)
+        return sum(pace.seconds(config.env, config.steps, usual) for config in left)
+    usual = pace.measured(results, tier)
+    if not all(config.task in usual for config in left):
+        return None
+    return float(sum(config.updates * usual[config.task] for config in left))
 
 
 def _wall_seconds(results: Path, tier: str) -> dict[str, float]:
@@ -139,7 +153,7 @@ def render(tiers: Iterable[AnyTier], results: Path, power: Power) -> str:
             *([whole(tier, results)] if len(found) != 1 or found[0].archived < found[0].runs else []),
         ]:
             note = "" if claim.archived == claim.runs else f"  {claim.runs - claim.archived:,} not archived"
-            note += ", predicted" if note and claim.grid == "all" else ", not counted" if note else ""
+            note += ", predicted" if note and claim.predicted else ", not counted" if note else ""
             energy = claim.hours * power.watts / 1000
             name = f"{claim.tier}/{claim.grid}"
             lines.append(f"{name:<28} {claim.runs:>6,} {claim.hours:>11,.1f} {energy:>8,.2f}{note}")

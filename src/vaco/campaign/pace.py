@@ -46,19 +46,21 @@ def minutes(task: str, steps: int, known: Mapping[str, float]) -> int:
 
 
 @functools.cache
-def measured(results: Path = RESULTS) -> Mapping[str, float]:
+def measured(results: Path = RESULTS, language: str = "") -> Mapping[str, float]:
     """Seconds an environment step of the median archived MuJoCo run of each task.
 
     Args:
         results: where archives are.
+        language: a tier of language models instead: seconds a gradient step, from its own archive alone, for a task
+            does not tell how large the model is.
 
     Raises:
         UserError: an archive's index cannot be read.
     """
     found: dict[str, list[float]] = defaultdict(list)
-    for path in sorted(results.glob(f"*/{ARCHIVE}/{INDEX}")):
+    for path in sorted(results.glob(f"{language or '*'}/{ARCHIVE}/{INDEX}")):
         index = read_json(path)
-        if not isinstance(index, dict) or index.get("kind") != "control":
+        if not isinstance(index, dict) or index.get("kind") != ("language" if language else "control"):
             continue
         runs = path.with_name("runs.parquet")
         try:

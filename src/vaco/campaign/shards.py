@@ -93,7 +93,9 @@ def share(planned: Sequence[Any], index: int, count: int) -> list[Any]:
     return [planned[i] for i in sorted(mixed[index - 1 :: count])]
 
 
-def shard(tier: Any, results: Path, index: int = 1, count: int = 1, *, imported: Sequence[str] = ()) -> Shard:
+def shard(
+    tier: Any, results: Path, index: int = 1, count: int = 1, *, asked: str = "", imported: Sequence[str] = ()
+) -> Shard:
     """The runs of a share that are to be trained.
 
     Args:
@@ -101,6 +103,7 @@ def shard(tier: Any, results: Path, index: int = 1, count: int = 1, *, imported:
         results: where archives and run folders are.
         index: which share, from 1.
         count: of how many.
+        asked: what the tier was asked for by, where that is a file's path and not its name.
         imported: modules with rules of one's own, which the commands import, too.
 
     Raises:
@@ -121,7 +124,7 @@ def shard(tier: Any, results: Path, index: int = 1, count: int = 1, *, imported:
     left = tuple(job for job in jobs if not job.finished)
     warm = None
     if warm_hash and left and not weights.is_file():
-        warm = Job(weights, warm_hash, (*vaco, "lm", "warm", "--tier", tier.name, "--out", str(weights)))
+        warm = Job(weights, warm_hash, (*vaco, "lm", "warm", "--tier", asked or tier.name, "--out", str(weights)))
     return Shard(len(mine), left, warm)
 
 

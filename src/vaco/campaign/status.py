@@ -8,6 +8,7 @@ checkpoints say how fast it is.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import Counter, defaultdict
@@ -46,6 +47,7 @@ class RunStatus:
         reason: why it failed.
         tries: attempts that were written down.
         size: bytes of its folder.
+        language: whether it is of a language model.
     """
 
     place: str
@@ -59,6 +61,7 @@ class RunStatus:
     reason: str = ""
     tries: int = 0
     size: int = 0
+    language: bool = False
 
     @property
     def left(self) -> float | None:
@@ -81,17 +84,21 @@ class Campaign:
     @property
     def used_hours(self) -> float:
         """Hours of a core that went into the runs here; of unfinished ones by the usual pace."""
-        spent = (run.seconds if run.seconds is not None else run.done * self._whole(run) for run in self.runs)
-        return sum(spent) / 3600
+        begun = (run for run in self.runs if run.seconds is not None or run.done)
+        return sum(run.seconds if run.seconds is not None else run.done * self._whole(run) for run in begun) / 3600
 
     @property
     def hours_to_go(self) -> float:
-        """Hours of a core until all are finished, at the present rate or the usual pace."""
+        """Hours of a core until all are finished, at the present rate or the usual pace; NaN where neither is known."""
         unfinished = self.of("running", "waiting", "failed")
         return sum(run.left or (1 - run.done) * self._whole(run) for run in unfinished) / 3600
 
     def _whole(self, run: RunStatus) -> float:
-        return 0.0 if run.state == "published" else pace.seconds(run.task, run.steps, self.known)
+        if run.state == "published":
+            return 0.0
+        if run.language:  # no other task says what a model of another size takes
+            return run.steps * self.known.get(run.task, math.nan)
+        return pace.seconds(run.task, run.steps, self.known)
 
 
 def campaign(tier: AnyTier, results: Path) -> Campaign:
@@ -111,10 +118,10 @@ def campaign(tier: AnyTier, results: Path) -> Campaign:
         config, place = planned.config.resolved(), planned.config.place
         if str(planned.config.run_id) in known:
             task, steps, _ = _extent(config)
-            found.append(RunStatus(place, "published", task, steps, 1.0))
+            found.append(RunStatus(place, "published", task, steps, 1.0, language=_language(config)))
         else:
             found.append(look(results / archives.FOLDERS, place, config, now))
-    return Campaign(f"tier {tier.name}", tuple(found), _pace(found, results))
+    return Campaign(f"tier {tier.name}", tuple(found), _pace(found, results, tier.name))
 
 
 def folders(results: Path) -> Campaign:
@@ -144,17 +151,14 @@ def look(base: Path, place: str, config: Mapping[str, Any], now: float) -> RunSt
     """
     folder = base / place
     task, steps, units = _extent(config)
-    size = _size(folder)
+    past = attempts.history(folder)
+    here = RunStatus(place, "waiting", task, steps, size=_size(folder), tries=len(past), language=_language(config))
     if (folder / MANIFEST).is_file():
         seconds = _json(folder / MANIFEST).get("wall_seconds")
-        return RunStatus(
-            place, "finished", task, steps, 1.0, seconds=float(seconds or 0.0), size=size, tries=_tries(folder)
-        )
+        return replace(here, state="finished", done=1.0, seconds=float(seconds or 0.0))
     saved = attempts.saved(folder)
-    here = RunStatus(place, "waiting", task, steps, min(1.0, next(iter(saved), 0) / units), size=size)
+    here = replace(here, done=min(1.0, next(iter(saved), 0) / units))
     silent = lock.silence(folder / LOCK, now)
-    past = attempts.history(folder)
-    here = replace(here, tries=len(past))
     if silent is not None:
         return replace(here, state="running", rate=_rate(saved, steps / units), silent=silent)
     if past and past[-1].outcome in ("refused", "crashed", "vanished"):
@@ -162,9 +166,13 @@ def look(base: Path, place: str, config: Mapping[str, Any], now: float) -> RunSt
     return here
 
 
+def _language(config: Mapping[str, Any]) -> bool:
+    return "updates" in config
+
+
 def _extent(config: Mapping[str, Any]) -> tuple[str, int, int]:
     """Task, steps in all, and the number of units in which checkpoints count them."""
-    if "updates" in config:
+    if _language(config):
         return str(config["task"]), int(config["updates"]), int(config["updates"])
     batch = int(config["num_envs"]) * int(config["phase_steps"])
     phases = int(config["steps"]) // batch
@@ -177,17 +185,14 @@ def _rate(saved: Mapping[int, float], steps_a_unit: float) -> float | None:
     return (newer - older) * steps_a_unit / (late - early) if older and late > early else None
 
 
-def _pace(runs: Iterable[RunStatus], results: Path) -> dict[str, float]:
-    """Seconds a step by task: of the runs that finished here, else of archived ones."""
+def _pace(runs: Iterable[RunStatus], results: Path, tier: str = "") -> dict[str, float]:
+    """Seconds a step by task: of the runs that finished here, else of archived ones, of language models the tier's."""
     found: dict[str, list[float]] = defaultdict(list)
     for run in runs:
         if run.seconds and run.state == "finished":
             found[run.task].append(run.seconds / run.steps)
-    return {**pace.measured(results), **{task: median(each) for task, each in found.items()}}
-
-
-def _tries(folder: Path) -> int:
-    return len(attempts.history(folder))
+    usual = {**pace.measured(results), **(pace.measured(results, tier) if tier else {})}
+    return {**usual, **{task: median(each) for task, each in found.items()}}
 
 
 def _size(folder: Path) -> int:
@@ -215,12 +220,13 @@ def _json(path: Path) -> dict[str, Any]:
 
 def as_json(found: Campaign) -> str:
     """Everything, for programs."""
-    totals: dict[str, float] = {"runs": len(found.runs)}
+    totals: dict[str, Any] = {"runs": len(found.runs)}
     totals |= Counter(str(run.state) for run in found.runs)
-    totals |= {"core_hours_used": found.used_hours, "core_hours_to_go": found.hours_to_go}
+    to_go = found.hours_to_go
+    spent = {"core_hours_used": found.used_hours, "core_hours_to_go": None if math.isnan(to_go) else to_go}
     content = {
         "campaign": found.name,
-        "totals": totals,
+        "totals": totals | spent,
         "runs": [asdict(run) | {"left": run.left} for run in found.runs],
     }
     return json.dumps(content, indent=1)
@@ -239,6 +245,7 @@ def render(found: Campaign, base: Path, *, everything: bool = False) -> str:
     begun = sum(run.done > 0 for run in waiting)
     used, to_go = found.used_hours, found.hours_to_go
     at_once = f", some {_span(3600 * to_go / len(running))} with the {len(running)} at work" if running else ""
+    ahead = "how much to go is unknown yet" if math.isnan(to_go) else f"about {to_go:,.1f} to go{at_once}"
     lines = [
         f"{found.name}: {len(found.runs):,} runs",
         "",
@@ -246,7 +253,7 @@ def render(found: Campaign, base: Path, *, everything: bool = False) -> str:
         f"  running     {len(running):>6,}   {f'median {median(rates):,.0f} steps/s' if rates else ''}".rstrip(),
         f"  waiting     {len(waiting):>6,}   {begun:,} of them begun",
         f"  failed      {len(failed):>6,}",
-        f"  core-hours  {used:>8,.1f} used, about {to_go:,.1f} to go{at_once}",
+        f"  core-hours  {used:>8,.1f} used, {ahead}",
         f"  disk        {sum(run.size for run in found.runs) / 1e6:>8,.1f} MB",
     ]
     if running:
