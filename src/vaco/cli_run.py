@@ -11,7 +11,7 @@ from typing import Any
 
 from vaco.command import whole
 from vaco.errors import UserError
-from vaco.paths import path_flag
+from vaco.paths import path_flag, told_apart
 
 COMMANDS = ("evaluate", "plot", "play", "export")
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -116,6 +116,11 @@ def _plot(options: argparse.Namespace) -> None:
     for path in options.runs:
         status = status_of(path)
         phases, evals = curves(path)
+        if "update" in phases or "update" in evals:
+            raise UserError(
+                f"{path} is a run of a language model, without the returns and steps of an environment that are drawn "
+                "here: 'vaco compare' draws it"
+            )
         labels[path] = f"{status.env} {status.algorithm} {status.asynchrony} seed{status.seed}"
         found[path] = {"phases": phases, "evals": evals}
         if status.state == "complete" and status.note:  # its episodes were restarted
@@ -124,7 +129,8 @@ def _plot(options: argparse.Namespace) -> None:
     if len({label.split(" ")[0] for label in labels.values()}) == 1:
         labels = {path: label.partition(" ")[2] for path, label in labels.items()}
     if len(set(labels.values())) < len(labels):  # runs that differ in some other setting
-        labels = {path: f"{path.name} {label}" for path, label in labels.items()}
+        ends = dict(zip(labels, told_apart(list(labels)), strict=True))
+        labels = {path: f"{ends[path]} {label}" for path, label in labels.items()}
     runs = {labels[path]: tables for path, tables in found.items()}
     if options.out is None:
         print("\n".join(in_terminal(runs)))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vaco.errors import UserError
+from vaco.paths import told_apart
 
 Series = tuple[list[float], list[float]]
 """Steps, and a figure at each of them; NaN where it was not measured."""
@@ -90,20 +91,10 @@ def named(paths: Sequence[Path]) -> list[Run]:
     """
     runs = [read_run(path) for path in paths]
     names = [run.name for run in runs]
-    parts = [path.resolve().parts for path in paths]
     return [
-        Run("/".join(_apart(parts, i)), run.series, run.settings) if names.count(run.name) > 1 else run
-        for i, run in enumerate(runs)
+        Run(apart, run.series, run.settings) if names.count(run.name) > 1 else run
+        for run, apart in zip(runs, told_apart(paths), strict=True)
     ]
-
-
-def _apart(parts: Sequence[Sequence[str]], i: int) -> Sequence[str]:
-    """The shortest end of a path that no other one has."""
-    for length in range(1, len(parts[i]) + 1):
-        end = parts[i][-length:]
-        if sum(other[-length:] == end for other in parts) == 1:
-            return end
-    return parts[i]
 
 
 def page(runs: Sequence[Run]) -> str:

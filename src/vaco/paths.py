@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from vaco.errors import UserError
@@ -31,6 +32,21 @@ def user_path(written: str | Path) -> Path:
                 "or remove it"
             )
     return path
+
+
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """The shortest end of each path that no other one has; of one that is there twice, the whole path.
+
+    Args:
+        paths: of files or folders.
+    """
+    parts = [path.resolve().parts for path in paths]
+    found = []
+    for own in parts:
+        lengths = range(1, len(own) + 1)
+        alone = (n for n in lengths if sum(other[-n:] == own[-n:] for other in parts) == 1)
+        found.append("/".join(own[-next(alone, len(own)) :]))
+    return found
 
 
 def path_flag(written: str) -> Path:

@@ -153,6 +153,32 @@ def test_runs_are_drawn_as_picture_and_as_text(run: Path, tmp_path: Path, capsys
     assert ": complete" in capsys.readouterr().out
 
 
+def test_runs_that_differ_in_a_setting_alone_are_told_apart_by_their_folders(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither their own names nor algorithm, lag and seed say which is which."""
+    folders = [tmp_path / name / "run" for name in ("a", "b")]
+    for folder in folders:
+        shutil.copytree(run, folder)
+    flags = ["plot", *map(str, folders)]
+    assert cli.run(flags) == 0
+    printed = capsys.readouterr().out
+    assert "a/run vaco lag1 seed0" in printed and "b/run vaco lag1 seed0" in printed
+    assert cli.run([*flags, "--out", str(tmp_path / "it.png")]) == 0
+    assert capsys.readouterr().out.endswith("it.png: 2 runs\n")
+
+
+def test_a_run_of_a_language_model_is_not_drawn_as_one_of_an_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.json").write_text(
+        json.dumps({"config": {"task": "chain_sum", "updates": 2, "algorithm": "tv", "seed": 0}})
+    )
+    (tmp_path / "phases.csv").write_text("update,reward\n1,0.5\n")
+    assert cli.run(["plot", str(tmp_path), "--out", str(tmp_path / "it.png")]) == 2
+    assert "vaco compare" in capsys.readouterr().err
+
+
 def test_a_picture_says_that_episodes_were_restarted(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
