@@ -47,6 +47,59 @@ def no_module(shape: tuple[int, ...], outputs: int) -> int:
     return 3
 
 
+class Odd(nn.Module):
+    """A network of the user's, of what trains wrongly if it is taken as it is."""
+
+    def __init__(self, shape: tuple[int, ...], outputs: int, more: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(shape[0], 8), nn.Tanh(), *filter(None, [more]))
+        self.scale = nn.Parameter(torch.randn(8))
+        self.register_buffer("constant", torch.randn(8), persistent=False)
+        self.actor, self.critic = nn.Linear(8, outputs), nn.Linear(8, 1)
+
+    def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.scale * self.body(observations) + self.constant
+        return self.actor(features), self.critic(features)
+
+
+def with_dropout(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return Odd(shape, outputs, nn.Dropout(0.5))
+
+
+def with_state(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return Odd(shape, outputs, nn.BatchNorm1d(8))
+
+
+def of_the_batch(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return Odd(shape, outputs, nn.Softmax(dim=0))
+
+
+class Noise(nn.Module):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features + torch.rand(8)
+
+
+def random_answers(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return Odd(shape, outputs, Noise())
+
+
+def lazy(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return Odd(shape, outputs, nn.LazyLinear(8))
+
+
+def another_signature(shape: tuple[int, ...]) -> nn.Module:
+    raise AssertionError(shape)
+
+
+def failing(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    raise KeyError("no\nweights")
+
+
+class FailingLater(Odd):
+    def initialise(self, source: torch.Generator) -> None:
+        raise OSError("no weights")
+
+
 def copy_weights(networks: ActorCritic, into: TorchActorCritic) -> None:
     """Give a module the parameters of the written-out networks."""
     tensors = saved.named(networks, networks.flat)
@@ -151,6 +204,34 @@ def test_a_run_is_saved_loaded_exported_and_repeats(settings: dict[str, Any], tm
         export(policy, "sb3", tmp_path / "it.zip")
 
 
+def test_weights_that_only_the_factory_draws_are_of_the_run_and_constants_of_the_name() -> None:
+    before = torch.random.get_rng_state()
+    runs = [Run(config(network="test_torch_networks:Odd", seed=seed)) for seed in (0, 0, 1)]
+    assert torch.equal(before, torch.random.get_rng_state())
+    networks = [run.networks for run in runs]
+    assert all(isinstance(one, TorchActorCritic) for one in networks)
+    scales = [one.tensors(one.flat)["scale"] for one in networks]
+    np.testing.assert_array_equal(scales[0], scales[1])
+    assert not np.isin(scales[0], scales[2]).any() and scales[0].std() > 0
+    constants = [one.module.constant for one in networks]
+    assert torch.equal(constants[0], constants[2])  # a policy is loaded without its run's seed
+
+
+def test_dropout_is_off_and_a_policy_loaded_is_the_one_that_was_trained(tmp_path: Path) -> None:
+    settings = config(network="test_torch_networks:with_dropout", lag=1)
+    first = Run(settings).advance()
+    assert first["backward_lag"] == 0
+    trained = Run(settings)
+    train(settings, tmp_path, quiet=True)
+    while trained.phase < settings.phases:
+        trained.advance()
+    policy = saved.load(tmp_path)
+    observations = np.random.default_rng(0).standard_normal((3, 11)).astype(np.float32)
+    inputs = trained.snapshot.standardise(observations)
+    np.testing.assert_allclose(policy(observations), trained.networks.predict(inputs)[0], atol=1e-6)
+    np.testing.assert_array_equal(policy(observations), saved.load(tmp_path)(observations))
+
+
 class Square(gymnasium.Env[Any, Any]):
     """Where is the bright square? A pixel task that a linear policy of pixels could not tell from noise alone."""
 
@@ -217,6 +298,16 @@ def test_images_of_either_order_and_any_size_pass(shape: tuple[int, ...]) -> Non
             r"gives \(2, 4\) and \(2,\), not outputs \[N, 3\]",
         ),
         ({"network": "test_torch_networks:raising"}, r"the network does not give outputs \[N, 3\] and values"),
+        ({"network": "test_torch_networks:with_state"}, "keeps 'body.2.num_batches_tracked' beside its parameters"),
+        ({"network": "test_torch_networks:of_the_batch"}, "gives one observation two answers"),
+        ({"network": "test_torch_networks:random_answers"}, "gives one observation two answers"),
+        ({"network": "test_torch_networks:lazy"}, "'body.2.weight' has no shape yet"),
+        (
+            {"network": "test_torch_networks:another_signature"},
+            r"cannot be made \(TypeError: .*\): it is called as make\(shape, outputs\), here make\(\(11,\), 3\)",
+        ),
+        ({"network": "test_torch_networks:failing"}, r"cannot be made \(KeyError: "),
+        ({"network": "test_torch_networks:FailingLater"}, r"method 'initialise' fails \(OSError: no weights\)"),
         ({"network": "module"}, "network is 'module', but module:name was expected"),
         ({"device": "cudda"}, "device is 'cudda', which PyTorch has not here: leave it at 'cpu'"),
         ({"value_hidden": [0]}, r"value_hidden is \[0\], but it must list widths of at least 1"),

@@ -7,6 +7,7 @@ written-out passes of `networks`, which stay the default; `tests/control/test_to
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -112,6 +113,7 @@ class TorchActorCritic:
         action_size: int,
         distribution: Distribution,
         device: str = "cpu",
+        factory: Callable[[int], nn.Module] | None = None,
     ) -> None:
         """Take over a module, whose parameters become views of one vector, all zero; see `initialise`.
 
@@ -122,11 +124,15 @@ class TorchActorCritic:
             distribution: over actions.
             device: of PyTorch. Elsewhere than on the CPU, parameters are copied there before each pass and gradients
                 back after it; optimizer and filters stay on the CPU.
+            factory: makes the module anew, with the draws of a seed; where it draws weights that `initialise` leaves.
 
         Raises:
-            UserError: the module returns something else, or has no parameters; there is no such device.
+            UserError: the module returns something else, or has no parameters or a state beside them; there is no such
+                device.
         """
-        self.module, self.distribution = module, distribution
+        _require_stateless(module)
+        # Once for all: in training mode the policies of a lag of one would already differ from the learner's.
+        self.module, self.distribution, self._factory = module.eval(), distribution, factory
         self.observation_size, self.action_size = observation_size, action_size
         tensors = list(module.parameters())
         count = sum(tensor.numel() for tensor in tensors)
@@ -156,18 +162,23 @@ class TorchActorCritic:
         wanted = (
             f"outputs [N, {self.distribution.outputs}] and values [N] for observations [N, {self.observation_size}]"
         )
+        rows = np.repeat(np.array([[1.0], [0.0]], np.float32), self.observation_size, axis=1)
         try:
-            outputs, values = self.predict(np.zeros((2, self.observation_size), np.float32))
+            outputs, values = self.predict(rows)
+            alone = self.predict(rows[:1])
         except Exception as error:
-            raise UserError(
-                f"the network does not give {wanted} ({' '.join(f'{type(error).__name__}: {error}'.split())[:200]}): "
-                "mend its factory"
-            ) from error
+            raise UserError(f"the network does not give {wanted} {_said(error)}: mend its factory") from error
         if outputs.shape != (2, self.distribution.outputs) or values.shape != (2,) or not self._count:
             raise UserError(f"the network gives {outputs.shape} and {values.shape}, not {wanted}: mend its factory")
+        for whole, part in zip((outputs, values), alone, strict=True):
+            if not np.allclose(whole[:1], part, rtol=1e-3, atol=1e-5, equal_nan=True):
+                raise UserError(
+                    "the network gives one observation two answers, alone and beside another, but a policy must be a "
+                    "function of the observation: leave out what is random, remembers, or looks at the batch"
+                )
 
     def initialise(self, generator: np.random.Generator, log_std: float) -> None:
-        """Draw weights: all of two or more dimensions orthogonal with gain √2, biases zero, others as they are.
+        """Draw weights: those of two or more dimensions orthogonal with gain √2, biases zero, others by the factory.
 
         The heads that the module names by a method `heads` have the gains 0.01 and 1; a module with a method
         `initialise(torch.Generator)` does it all itself.
@@ -175,12 +186,25 @@ class TorchActorCritic:
         Args:
             generator: source of the draws.
             log_std: initial log σ.
+
+        Raises:
+            UserError: the module's own method fails.
         """
         source = torch.Generator().manual_seed(int(generator.integers(2**63)))
         own: Any = getattr(self.module, "initialise", None)
         with torch.no_grad():
+            if self._factory is not None:
+                # Not the seed of `source`, whose draws would be these numbers again.
+                drawn = self._factory(int(generator.integers(2**63))).parameters()
+                for tensor, other in zip(self.module.parameters(), drawn, strict=True):
+                    tensor.copy_(other)
             if callable(own):
-                own(source)
+                try:
+                    own(source)
+                except Exception as error:
+                    raise UserError(
+                        f"the network's method 'initialise' fails {_said(error)}: it is called with a torch.Generator"
+                    ) from error
             else:
                 heads: Any = getattr(self.module, "heads", tuple)
                 gains = dict(zip(heads(), (0.01, 1.0), strict=False))  # none where the module names none
@@ -236,6 +260,28 @@ class TorchActorCritic:
         return found
 
 
+def _require_stateless(module: nn.Module) -> None:
+    """Refuse a module that is more than its parameters: what else it keeps is in no snapshot, checkpoint or policy.
+
+    Raises:
+        UserError: it has buffers that it would save, or parameters without a shape.
+    """
+    named = dict(module.named_parameters(remove_duplicate=False))
+    if lazy := [name for name, tensor in named.items() if nn.parameter.is_lazy(tensor)]:
+        raise UserError(f"the network's '{lazy[0]}' has no shape yet: give its layer the number of its inputs")
+    if kept := sorted(set(module.state_dict()) - set(named)):
+        raise UserError(
+            f"the network keeps '{kept[0]}' beside its parameters, which would not be saved with the policy: use a "
+            "layer without such a state, as LayerNorm in the place of BatchNorm, or, for a constant, "
+            "register_buffer(..., persistent=False)"
+        )
+
+
+def _said(error: Exception) -> str:
+    """What an exception says, in parentheses and on one line."""
+    return f"({' '.join(f'{type(error).__name__}: {error}'.split())[:200]})"
+
+
 class TorchActors:
     """The policies of all actors: each distinct snapshot is evaluated once for the actors that have it."""
 
@@ -262,6 +308,29 @@ class TorchActors:
                 return made
             result[..., rows, :] = made
         return result
+
+
+def _own(network: str, shape: tuple[int, ...], outputs: int, seed: int) -> nn.Module:
+    """The module that a function of the user's makes, with draws of PyTorch's global generator from a seed.
+
+    Raises:
+        UserError: there is no such function, it fails, or it makes something else.
+    """
+    factory = callable_of(network, "network")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            module = factory(shape, outputs)
+        except Exception as error:
+            raise UserError(
+                f"the network '{network}' cannot be made {_said(error)}: it is called as make(shape, outputs), here "
+                f"make({shape}, {outputs})"
+            ) from error
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"network is '{network}', which makes no torch.nn.Module but {type(module).__name__}: return one"
+        )
+    return module
 
 
 def make_networks(
@@ -291,7 +360,8 @@ def make_networks(
     if not network and critic == hidden and activation == "tanh" and device == "cpu":
         return ActorCritic(observation_size, action_size, hidden, distribution)
     outputs = distribution.outputs
-    module: object
+    module: nn.Module
+    factory = None
     if not network:
         module = Perceptrons(observation_size, outputs, hidden, critic, activation)
     elif network == "cnn":
@@ -302,9 +372,8 @@ def make_networks(
             )
         module = Convolutions(shape, outputs, hidden[-1], activation)
     else:
-        module = callable_of(network, "network")(tuple(shape), outputs)
-    if not isinstance(module, nn.Module):
-        raise UserError(
-            f"network is '{network}', which makes no torch.nn.Module but {type(module).__name__}: return one"
-        )
-    return TorchActorCritic(module, observation_size, action_size, distribution, device)
+        factory = functools.partial(_own, network, tuple(shape), outputs)
+        # Of one seed for all runs, as `saved.load` knows none: constants that are no parameters are the same there. The
+        # parameters are drawn again by `initialise`.
+        module = factory(0)
+    return TorchActorCritic(module, observation_size, action_size, distribution, device, factory)
