@@ -134,11 +134,25 @@ def right(logp, x):
     ratio = (logp - x.behaviour_logp).exp()
     gain = (ratio * x.advantages).minimum(ratio.clamp(0.8, 1.2) * x.advantages)
     return -(gain * x.mask).sum() / x.mask.sum()
+
+def failing(logp, x):
+    return logp.sum() / x.nothing
+
+def another(logp, behaviour_logp, advantages):
+    return logp.sum()
+
+def of_nothing(logp, x):
+    return logp.new_zeros((), requires_grad=True) * 1
+
+number = 3
 """
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "losses_of_mine.py").write_text(LOSS)
+    (tmp_path / "unfinished_losses.py").write_text("def right(:\n")
+    (tmp_path / "needy_losses.py").write_text("import no_such_module_here\n")
+    (tmp_path / "older_losses.py").write_text("import math\n\nright = math.no_such_thing\n")
     monkeypatch.chdir(tmp_path)
     assert cli.run(["conformance", "--loss", "losses_of_mine:right", "--rule", "ppo"]) == 0
     assert capsys.readouterr().out.startswith("equal to 'ppo'")
@@ -152,13 +166,21 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         ([], "give either --loss"),
         (["--loss", "losses_of_mine"], "is MODULE:FUNCTION"),
         (["--loss", "losses_of_mine:wrong"], "has no function 'wrong'"),
+        (["--loss", "losses_of_mine:number"], "has no function 'number'"),
         (["--loss", "no_such_module_here:f"], "there is no module"),
+        (["--loss", "unfinished_losses:right"], "'unfinished_losses' cannot be imported (SyntaxError: invalid syntax"),
+        (["--loss", "needy_losses:right"], "cannot be imported (ModuleNotFoundError: No module named 'no_such_module"),
+        (["--loss", "older_losses:right"], "cannot be imported (AttributeError: module 'math' has no attribute"),
+        (["--loss", "losses_of_mine:failing"], "fails on the batch 'the first step, ρ = 1' (AttributeError: "),
+        (["--loss", "losses_of_mine:another", "--rule", "ppo"], "(TypeError: another() missing 1 required positional"),
+        (["--loss", "losses_of_mine:of_nothing", "--rule", "ppo"], "and returns a 0-d tensor that depends on log π"),
         (["--loss", "losses_of_mine:right", "--set", "clip"], "NAME=NUMBER"),
         (["--loss", "losses_of_mine:right", "--rule", "poo"], "there is no rule 'poo'"),
         (["--libraries", "nothing"], "there is no entry for nothing"),
     ):
         assert cli.run(["conformance", *options]) == 2
-        assert message in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
 
 
 def test_the_published_matrix_covers_eight_libraries() -> None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vaco.errors import UserError
 from vaco.paths import path_flag
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vaco.conformance.batches import Batch
+    from vaco.conformance.comparison import Loss
 
 
 def add(commands: Any) -> None:
@@ -71,19 +77,48 @@ def _libraries(options: argparse.Namespace) -> None:
         matrix.into_page(options.page, rows)
 
 
-def _load(name: str) -> Any:
+def _load(name: str) -> Loss:
     module, _, function = name.partition(":")
     if not module or not function:
         raise UserError(f"--loss is '{name}', but it is MODULE:FUNCTION, such as my_package.losses:policy_loss")
     sys.path.insert(0, "")
     try:
-        return getattr(import_module(module), function)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise UserError(f"there is no module '{module}': run this where Python finds it, or set PYTHONPATH") from error
-    except AttributeError as error:
-        raise UserError(f"the module '{module}' has no function '{function}'") from error
+        found = import_module(module)
+    except Exception as error:  # whatever another module does wrong
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        if absent is not None and f"{module}.".startswith(f"{absent}."):
+            reason = f"there is no module '{module}': run this where Python finds it, or set PYTHONPATH"
+        else:
+            reason = f"the module '{module}' cannot be imported {_said(error)}: mend it, or install what it needs"
+        raise UserError(reason) from error
+    loss = getattr(found, function, None)
+    if not callable(loss):
+        raise UserError(f"the module '{module}' has no function '{function}': name one that it has")
+    return _told(loss, name)
+
+
+def _told(loss: Loss, name: str) -> Loss:
+    """The loss, whose errors are sentences: exit code 1 would say that it is not the row."""
+    import torch
+
+    def told(logp: Tensor, batch: Batch) -> Tensor:
+        try:
+            value = loss(logp, batch)
+            if isinstance(value, torch.Tensor) and not value.dim() and value.requires_grad:
+                torch.autograd.grad(value, logp, retain_graph=True)  # may fail, too
+            return value
+        except Exception as error:
+            raise UserError(
+                f"the loss '{name}' fails on the batch '{batch.name}' {_said(error)}: it is called with log π [B, T] "
+                "and a vaco.conformance.Batch, and returns a 0-d tensor that depends on log π"
+            ) from error
+
+    return told
+
+
+def _said(error: Exception) -> str:
+    """What an exception says, in parentheses and on one line."""
+    return f"({' '.join(f'{type(error).__name__}: {error}'.split()).rstrip('.')})"
 
 
 def _number(text: str) -> tuple[str, float]:
