@@ -82,6 +82,42 @@ def test_mistakes_are_told_before_anything_is_trained(tmp_path: Path, settings: 
     assert not (tmp_path / "runs").exists()
 
 
+LOUD = """
+import sys
+
+import gymnasium
+
+
+def make(broken=False):
+    print("x" * 100_000, file=sys.stderr)
+    if broken:
+        raise RuntimeError("no luck")
+    return gymnasium.make("CartPole-v1")
+"""
+
+
+def test_runs_that_say_much_end_as_others_do(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(LOUD)
+    settings = SMALL | {"env": "loud:make", "env_args": [("broken=true",), ()], "jobs": 2}
+    (tmp_path / "study.py").write_text(f"from vaco import sweep\nsweep('runs', say=print, **{settings!r})\n")
+    words = [sys.executable, "study.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert ": complete" in done.stdout and "1 of 2 runs failed, the first" in done.stderr
+    assert "(no luck)" in done.stderr
+
+
+def test_as_many_runs_at_a_time_as_there_are_cores_where_the_system_tells_no_affinity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slots: list[int] = []
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr("vaco.study._train_all", lambda commands, count, say: slots.append(count))
+    monkeypatch.setattr("vaco.study._tables", lambda runs: None)
+    sweep(tmp_path, **SMALL)
+    assert slots == [3]
+
+
 def test_a_run_that_fails_is_told_and_the_others_are_trained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1 of 2 runs failed, the first .*unknown environment 'CartPole-v7'"):
         sweep(tmp_path / "runs", **SMALL | {"env": ["CartPole-v7", "CartPole-v1"]})

@@ -14,10 +14,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from vaco.errors import UserError
 from vaco.extras import missing
@@ -111,7 +112,7 @@ def sweep(
     commands = {
         folder: _command(cell, folder, imports) for cell, folder in zip(cells, folders, strict=True)
     }  # settings that mean the same are one run
-    _train_all(commands, jobs or len(os.sched_getaffinity(0)), say)
+    _train_all(commands, jobs or _cores(), say)
     varied = {name for name, value in settings.items() if isinstance(value, list)}
     labels = [_labels(config, cell, varied) for config, cell in zip(configs, cells, strict=True)]
     return _tables(list(zip(labels, folders, strict=True)))
@@ -139,6 +140,11 @@ def _command(settings: Mapping[str, Any], folder: Path, imports: Sequence[str]) 
     return [sys.executable, "-m", "vaco", *words, "train", *lag, *given, "--out", str(folder), "--quiet"]
 
 
+def _cores() -> int:
+    """Cores that this process may use, as far as the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _train_all(commands: Mapping[Path, Sequence[str]], slots: int, say: Callable[[str], None]) -> None:
     """Run every command, some at a time.
 
@@ -147,37 +153,40 @@ def _train_all(commands: Mapping[Path, Sequence[str]], slots: int, say: Callable
     """
     # A module that this process can import is found by the others, too.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    waiting, active = list(commands), dict[Path, "subprocess.Popen[str]"]()
+    waiting, active = list(commands), dict[Path, tuple["subprocess.Popen[bytes]", IO[bytes]]]()
     failed: list[str] = []
     try:
         while waiting or active:
             while waiting and len(active) < slots:
                 folder = waiting.pop(0)
-                active[folder] = subprocess.Popen(
-                    commands[folder],
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    encoding="utf-8",
-                    errors="replace",
-                )
-            for folder, process in [(f, p) for f, p in active.items() if p.poll() is not None]:
+                # Not a pipe: a process that says more than it holds would wait until somebody reads it.
+                nowhere, file = subprocess.DEVNULL, tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is read
+                child = subprocess.Popen(commands[folder], env=environment, stdin=nowhere, stdout=nowhere, stderr=file)
+                active[folder] = child, file
+            for folder, (process, said) in [(f, a) for f, a in active.items() if a[0].poll() is not None]:
                 del active[folder]
-                told = process.communicate()[1].strip().splitlines()
+                told = _last_line(said)
                 if process.returncode:
-                    reason = told[-1].removeprefix("vaco: ") if told else f"it ended with code {process.returncode}"
-                    failed.append(f"{folder}: {reason}")
+                    failed.append(f"{folder}: {told or f'it ended with code {process.returncode}'}")
                 else:
                     say(f"{folder}: complete")
             time.sleep(0.02)
     finally:
-        for process in active.values():
+        for process, _ in active.values():
             process.terminate()  # each saves a checkpoint
-        for process in active.values():
-            process.communicate()
+        for process, said in active.values():
+            process.wait()
+            said.close()
     if failed:
         raise UserError(f"{len(failed)} of {len(commands)} runs failed, the first {failed[0]}")
+
+
+def _last_line(said: IO[bytes]) -> str:
+    """What a process said last, empty if nothing."""
+    with said:
+        said.seek(max(0, said.seek(0, os.SEEK_END) - 4000))
+        *_, last = ["", *said.read().decode("utf-8", errors="replace").strip().splitlines()]
+    return last.removeprefix("vaco: ")
 
 
 def _tables(runs: Sequence[tuple[Mapping[str, Any], Path]]) -> Study:
