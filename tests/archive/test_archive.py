@@ -280,6 +280,50 @@ def test_a_readme_names_the_columns_that_are_there() -> None:
     }
 
 
+# --- Replacing one
+
+ONE, TWO = ({"x": np.full(1, value, np.float32)} for value in (1.0, 2.0))
+
+
+def test_an_archive_is_back_where_its_successor_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "x", made("a-v1", evals=ONE, phases=ONE))
+    before, rename = contents(tmp_path), Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name == ".x.new":
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(UserError, match=r"x cannot be written \(Input/output error\)"):
+        write(tmp_path / "x", made("b-v1", evals=TWO, phases=TWO))
+    assert contents(tmp_path) == before
+
+
+def test_what_a_killed_command_had_moved_aside_is_put_back_before_anything_is_lost(tmp_path: Path) -> None:
+    folder, other = tmp_path / "x", made("b-v1", evals=TWO, phases=TWO)
+    write(folder, made("a-v1", evals=ONE, phases=ONE))
+    folder.rename(tmp_path / ".x.old")
+    (tmp_path / ".x.new").mkdir()
+    with pytest.raises(UserError, match=r"a command that was killed had moved .*x aside, and it is back: run this"):
+        write(folder, other)
+    assert set(Archive(folder).entries) == {"a-v1"} and not (tmp_path / ".x.old").exists()
+    shutil.copytree(folder, tmp_path / ".x.old")  # killed a moment later
+    assert set(write(folder, other).entries) == {"b-v1"} and names(tmp_path) == ["x"]
+
+
+def test_two_commands_do_not_write_one_archive_at_a_time(tmp_path: Path) -> None:
+    def late(name: str) -> pa.Table:
+        with pytest.raises(UserError, match=f"another process writes an archive in {tmp_path}: wait"):
+            write(tmp_path / "x", made("b-v1", evals=TWO, phases=TWO))
+        return pa.table(ONE)
+
+    first = made("a-v1", evals=ONE, phases=ONE)
+    assert set(write(tmp_path / "x", Entry(first.run, first.manifest, late)).entries) == {"a-v1"}
+
+
 # --- Damage
 
 DAMAGE: dict[str, Callable[[Path, random.Random], object]] = {

@@ -10,10 +10,13 @@ which loads no training code, can use it.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -168,41 +171,76 @@ def write(
         references: measurements of the random policy by task.
 
     Raises:
-        UserError: there is no run, or the folder holds something else or a damaged archive, or cannot be written; it is
-            as it was then.
+        UserError: there is no run, or the folder holds something else or a damaged archive, is being written, or cannot
+            be; it is as it was then. Or an interrupted command had moved the archive away, and it is back.
     """
     folder = Path(folder)
     if not entries:
         raise UserError(f"no run of the tier '{tier}' is finished, so there is nothing to archive: train some first")
     _refuse_strangers(folder)
-    made = folder.with_name(f".{folder.name}.new")
     try:
-        shutil.rmtree(made, ignore_errors=True)
-        (made / PHASES).mkdir(parents=True)
-        recorded = _write_parts(folder, made, entries)
-        evals = _joined(entries, "evals")
-        recorded |= set(evals.column_names)
-        _write_table(evals, made / EVALS)
-        _write_table(pa.Table.from_pylist([_row(entry) for entry in entries]), made / RUNS)
-        index = {"format": FORMAT, "tier": tier, "kind": kind, "plan": plan, "planned": planned, "runs": len(entries)}
-        _write_text(made / INDEX, json.dumps(index, indent=2) + "\n")
-        _write_text(made / REFERENCES, json.dumps(dict(references or {}), indent=1, sort_keys=True) + "\n")
-        _write_text(made / "README.md", columns.readme(tier, kind, recorded))
-        files = sorted(path for path in made.rglob("*") if path.is_file())
-        sums = "".join(f"{_sha256(path)}  {path.relative_to(made).as_posix()}\n" for path in files)
-        _write_text(made / SUMS, sums)
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        made.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(folder) as made:
+            (made / PHASES).mkdir(parents=True)
+            recorded = _write_parts(folder, made, entries)
+            evals = _joined(entries, "evals")
+            recorded |= set(evals.column_names)
+            _write_table(evals, made / EVALS)
+            _write_table(pa.Table.from_pylist([_row(entry) for entry in entries]), made / RUNS)
+            index = {"format": FORMAT, "tier": tier, "kind": kind, "plan": plan}
+            index |= {"planned": planned, "runs": len(entries)}
+            _write_text(made / INDEX, json.dumps(index, indent=2) + "\n")
+            _write_text(made / REFERENCES, json.dumps(dict(references or {}), indent=1, sort_keys=True) + "\n")
+            _write_text(made / "README.md", columns.readme(tier, kind, recorded))
+            files = sorted(path for path in made.rglob("*") if path.is_file())
+            sums = "".join(f"{_sha256(path)}  {path.relative_to(made).as_posix()}\n" for path in files)
+            _write_text(made / SUMS, sums)
     except OSError as error:
         raise UserError(
             f"the archive {folder} cannot be written ({error.strerror}): make room, or give another"
         ) from error
-    finally:
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A place beside a folder, which takes its name when it is written; until then the folder is as it was.
+
+    Raises:
+        UserError: another process is writing it, or one that was killed had moved it aside.
+        OSError: it cannot be written.
+    """
+    made, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    # A lock of the kernel's, which ends with its process; of the folder above, so that no file is left.
+    lock = os.open(folder.parent, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process writes an archive in {folder.parent}: wait for it to end, and run this again"
+            ) from None
+        except OSError:
+            pass  # no such locks on this file system
+        if old.exists() and not folder.exists():
+            # Its runs may be nowhere else, and were not among those that were looked for.
+            old.rename(folder)
+            raise UserError(f"a command that was killed had moved {folder} aside, and it is back: run this again")
         shutil.rmtree(made, ignore_errors=True)
+        try:
+            yield made
+            shutil.rmtree(old, ignore_errors=True)
+            if folder.exists():
+                folder.rename(old)
+            made.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        except BaseException:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    finally:
+        os.close(lock)
 
 
 def _refuse_strangers(folder: Path) -> None:
