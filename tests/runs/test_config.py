@@ -41,6 +41,8 @@ def test_every_setting_is_explained_for_table_1() -> None:
 
 def test_the_hash_is_stable_and_blind_to_spelling() -> None:
     assert build({"learning_rate": "3e-4", "steps": 1e6}).hash == RunConfig().hash
+    assert build({"steps": "1e6", "seed": "0"}).hash == RunConfig().hash  # YAML takes 1e6 for a word
+    assert build({"seed": "9007199254740993"}).seed == 2**53 + 1
     assert len(RunConfig().hash) == 16
     assert RunConfig().hash == "c0441d87979312e1"
 
@@ -68,6 +70,9 @@ def test_the_place_of_a_run_is_its_words_and_its_identity() -> None:
         ({"hidden": []}, "hidden is [], but it must list widths"),
         ({"hidden": "64"}, "hidden is '64', but it must be a list"),
         ({"epochs": 2.5}, "epochs is 2.5, but it must be a whole number"),
+        ({"epochs": "25e-1"}, "epochs is '25e-1', but it must be a whole number"),
+        ({"epochs": "1e999"}, "epochs is '1e999', but it must be a whole number"),
+        ({"epochs": "many"}, "epochs is 'many', but it must be a whole number"),
         ({"epochs": 10**400}, "epochs is a number too large for any run"),
         ({"hidden": [64, 1.5]}, "hidden[1] is 1.5, but it must be a whole number such as 64"),
         ({"backend": 3}, "backend is 3, but it must be a word such as 'auto'"),
@@ -98,6 +103,7 @@ def test_bad_values_are_refused_in_one_sentence(settings: dict[str, Any], words:
 
 def test_assignments_from_the_command_line() -> None:
     assert parse_assignment("epochs=3") == ("epochs", 3)
+    assert build(dict([parse_assignment("steps=1e4")])).steps == 10_000
     assert parse_assignment("hidden=[32, 32]") == ("hidden", [32, 32])
     assert parse_assignment("learning_rate_decay=false") == ("learning_rate_decay", False)
     for wrong in ("epochs", "=3", "epochs=[1"):

@@ -104,11 +104,13 @@ class Settings:
     @field_validator("*", mode="before")
     @classmethod
     def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
-        """Take what YAML has another type for but means the same: 1e6 for a million, 3e-4 as a word, lists."""
+        """Take what YAML has another type for but means the same: 1e6 for a million and 3e-4, words to it, or lists."""
         kind = type(cls.fields()[str(info.field_name)].default)
         try:
-            if kind is int and type(value) in (int, float):
-                return int(value) if float(value).is_integer() else value
+            if kind is int and type(value) in (int, float, str):
+                # Of a word, digits alone are exact only without the detour.
+                number = value if type(value) is not str else int(value) if value.isdecimal() else float(value)
+                return int(number) if float(number).is_integer() else value
             if kind is float and type(value) in (int, str):
                 return float(value)
         except ValueError:
