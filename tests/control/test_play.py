@@ -15,6 +15,7 @@ import torch
 from own_environments import Painted
 
 from vaco import cli
+from vaco.control.asynchronous import actor
 from vaco.control.export import export
 from vaco.control.play import play
 from vaco.control.saved import SavedPolicy, load
@@ -58,12 +59,23 @@ def test_a_video_has_the_episode_and_its_return(suffix: str, painted: SavedPolic
     assert list(tmp_path.iterdir()) == [file, tmp_path / f"again{suffix}"] or len(list(tmp_path.iterdir())) == 2
     # The same by hand: the likeliest category, step by step.
     env, total = Painted(), 0.0
-    seeds = np.random.SeedSequence((4, 6)).spawn(2)[0]
+    seeds = np.random.SeedSequence((4, 7)).spawn(2)[0]
     observation, _ = env.reset(seed=int(seeds.generate_state(1)[0] >> 1))
     for _ in range(30):
         observation, reward, *_ = env.step(int(painted(observation)[0]))
         total += reward
     assert returns[0] == total
+
+
+def test_what_is_shown_begins_where_no_actor_of_training_began(
+    painted: SavedPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int | None] = []
+    reset = Painted.reset
+    monkeypatch.setattr(Painted, "reset", lambda self, **given: (seeds.append(given["seed"]), reset(self, **given))[1])
+    play(painted, video=tmp_path / "it.png", seed=4)
+    of_an_actor = np.random.SeedSequence((4, actor._STREAM, 0, 0)).spawn(2)[0]
+    assert seeds and seeds[0] is not None and seeds[0] != int(of_an_actor.generate_state(1)[0] >> 1)
 
 
 def test_sampling_is_asked_for(painted: SavedPolicy, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ STRIP = 8
 FORMATS = (".mp4", ".gif", ".png")
 DEFAULT_RATE = 30
 """Frames a second where the environment names none."""
+_PURPOSE = 7  # of those for which a seed is hashed; 6 with zeros behind it are the streams of the first actor
 
 Frame = NDArray[np.uint8]
 
@@ -84,7 +85,7 @@ def _episodes(
 ) -> Iterator[Frame]:
     """The pictures of all episodes; enters their returns."""
     seen, done = Observations(policy.spec.name, env.observation_space), Actions(policy.spec.name, env.action_space)
-    resets, sampling = np.random.SeedSequence((seed, 6)).spawn(2)
+    resets, sampling = np.random.SeedSequence((seed, _PURPOSE)).spawn(2)
     generator, first = np.random.default_rng(sampling), int(resets.generate_state(1)[0] >> 1)
     for episode in range(episodes):
         observation, _ = env.reset(seed=first if episode == 0 else None)
