@@ -65,7 +65,8 @@ def policy_loss(
         mask: weights, 0 or False where there is no sample (padding, reset steps); None if all count.
         rule: a name of `vaco.rules`.
         settings: its numbers, such as ``{"delta": 0.1}``, those of a rule of your own as ``{"filter.tau": 0.1}``; None
-            for the defaults.
+            for the defaults. One mapping serves several rules: what a rule does not read changes nothing. Facts of the
+            phase are settings, too, 0 unless given: ``mean_age`` (of GePPO's clip), ``backward_lag``, ``progress``.
         staleness: d, the policy's age in versions, for rules that read it.
         denominator: ``samples`` for Σ w of this batch; ``sequences`` for the mean over sequences of each one's mean; or
             a number, such as Σ w of the whole batch of which this is a micro-batch, or Dr. GRPO's constant.
@@ -113,7 +114,9 @@ def trigger_statistic(
     *,
     behaviour_logp: Tensor,
     learner_logp: Tensor | None = None,
+    advantages: Tensor | None = None,
     mask: Tensor | None = None,
+    staleness: Tensor | None = None,
     rule: str = "vaco",
 ) -> Statistic:
     """The statistic that a rule's trigger compares with δ, as sums: add those of micro-batches, `all_reduce` processes.
@@ -122,7 +125,9 @@ def trigger_statistic(
         logp: log π(a|s), any of the shapes of `policy_loss`; no gradient is kept.
         behaviour_logp: log β(a|s).
         learner_logp: log π_T(a|s), for rules that read it.
+        advantages: A, of which only is read whether it is finite, since a sample without one counts nowhere.
         mask: as in `policy_loss`.
+        staleness: not read; with it, a batch for `policy_loss` can be given as it is.
         rule: a rule with a batch trigger.
 
     Returns:
@@ -135,8 +140,9 @@ def trigger_statistic(
     if entry.trigger is None:
         raise UserError(f"the rule '{rule}' has no batch trigger and so no statistic: take one such as 'vaco'")
     with torch.no_grad():
-        zeros = torch.zeros_like(logp)
-        batch = _prepare(logp, behaviour_logp, learner_logp, zeros, mask, None, entry, rule)
+        # An advantage that is not finite takes its sample out of the loss, so out of the statistic, too.
+        given = torch.zeros_like(logp) if advantages is None else advantages
+        batch = _prepare(logp, behaviour_logp, learner_logp, given, mask, staleness, entry, rule)
         return _own_statistic(entry, batch.tokens.samples, batch.weights)
 
 

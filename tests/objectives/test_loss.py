@@ -193,8 +193,7 @@ def test_accumulated_micro_batches_are_the_batch(name: str, delta: float) -> Non
     given, options = drawn((8, 7)), {"rule": name, "settings": {"delta": delta}}
     loss, gradient, whole = call(given, **options)
     parts = [{n: t[rows] for n, t in given.items()} for rows in (slice(0, 1), slice(1, 5), slice(5, 8))]
-    keys = ("logp", "behaviour_logp", "learner_logp", "mask")
-    each = [vaco.trigger_statistic(**{k: part[k] for k in keys}, rule=name) for part in parts]
+    each = [vaco.trigger_statistic(**part, rule=name) for part in parts]
     total = sum(each, Statistic.zero())
     found = [call(part, **options, statistic=total, denominator=int(given["mask"].sum())) for part in parts]
     torch.testing.assert_close(sum(f[0] for f in found), loss)
@@ -215,8 +214,7 @@ from test_loss import drawn, call
 given = drawn((8, 7))
 rows = slice(0, 2) if rank == 0 else slice(2, 8)
 part = {name: tensor[rows] for name, tensor in given.items()}
-keys = ("logp", "behaviour_logp", "learner_logp", "mask")
-statistic = vaco.trigger_statistic(**{k: part[k] for k in keys}).all_reduce()
+statistic = vaco.trigger_statistic(**part).all_reduce()
 settings = {"delta": float(sys.argv[4])}
 loss, gradient, diagnostics = call(part, settings=settings, statistic=statistic, denominator=statistic.samples)
 dist.all_reduce(loss)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import vaco
 from vaco.errors import UserError
 from vaco.objectives import regressions
 from vaco.objectives import tokens as rules
@@ -183,3 +184,21 @@ def test_nothing_carries_a_gradient() -> None:
     seen = Tokens(x.samples._replace(ratio=ratio), x.staleness, x.behaviour_logp)
     for entry in TOKEN_FILTERS.values():
         assert not entry.function(seen, TokenSettings()).coefficient.requires_grad
+
+
+@pytest.mark.parametrize("name", ["tis", "tis_sequence"])
+def test_no_cap_is_0_as_in_every_other_rule(name: str) -> None:
+    given = {"logp": torch.tensor([[0.3, -0.2]]), "behaviour_logp": torch.zeros(1, 2)}
+    given |= {"learner_logp": torch.tensor([[0.2, 0.1]]), "advantages": torch.ones(1, 2)}
+    loss, _ = vaco.policy_loss(**given, rule=name, settings={"ratio_cap": 0})
+    without, _ = vaco.policy_loss(**given, rule=name, settings={"ratio_cap": 1e9})
+    assert loss == without != 0
+
+
+def test_a_sequence_is_judged_by_its_mean_whatever_its_weights_add_up_to() -> None:
+    """A mask of tenths is one of weights, so its mean is that of ones."""
+    given = {"logp": torch.full((1, 3), 0.4), "behaviour_logp": torch.zeros(1, 3), "learner_logp": torch.zeros(1, 3)}
+    for weight in (1.0, 0.1):
+        mask = torch.full((1, 3), weight)
+        _, found = vaco.policy_loss(**given, advantages=torch.ones(1, 3), mask=mask, rule="vaco_sequence")
+        assert found.figures()["dropped_positive"] == pytest.approx(1.0)

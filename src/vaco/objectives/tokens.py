@@ -33,7 +33,7 @@ class TokenSettings:
         clip_high: ε_high of CISPO's truncation at 1 + ε_high, and of clips with two sides.
         clip_low: ε_low of clips with two sides.
         divergence_limit: threshold of DPPO's binary total variation |π(a) − β(a)|.
-        ratio_cap: C, largest behaviour weight of truncated importance sampling.
+        ratio_cap: C, largest behaviour weight of truncated importance sampling; 0 for none.
         dppo_cap: C, largest importance weight of DPPO; published settings are 10 to 10,000, so that it rarely acts.
         temperature: b, weight of the KL term of TBA and OAPL, in units of reward.
     """
@@ -210,6 +210,11 @@ def interpolated_ratio(ratio: Tensor, staleness: Tensor) -> Tensor:
     return ratio**exponent
 
 
+def truncated(weight: Tensor, cap: float) -> Tensor:
+    """min(w, C), and w where C is 0, as everywhere."""
+    return weight.clamp(max=cap) if cap > 0 else weight
+
+
 @token_filter(
     "staleness_clip",
     "c = ρA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = ρ^{1/d}",
@@ -255,8 +260,8 @@ def tv_sequence(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     """VACO's rule with one trigger a sequence: only responses that have moved too far lose their outward tokens."""
     samples, weights = x.samples, x.weights
     deviation = samples.ratio - samples.learner_ratio
-    length = weights.sum(-1, keepdim=True).clamp(min=1.0)
-    own = (deviation.abs() * weights).sum(-1, keepdim=True) / length
+    length = weights.sum(-1, keepdim=True)
+    own = (deviation.abs() * weights).sum(-1, keepdim=True) / torch.where(length > 0, length, torch.ones_like(length))
     outward = samples.advantages * torch.sign(deviation) > 0
     kept = ~((own > settings.filter.delta) & outward)
     statistic = mean_absolute_deviation(samples.ratio, samples.learner_ratio, weights)
@@ -303,7 +308,7 @@ def truncated_clip(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     samples = x.samples
     u = samples.ratio / samples.learner_ratio
     kept = ~_outside(u, samples.advantages, settings.filter.clip)
-    return keep(samples.learner_ratio.clamp(max=settings.ratio_cap) * u * samples.advantages, kept)
+    return keep(truncated(samples.learner_ratio, settings.ratio_cap) * u * samples.advantages, kept)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from vaco.errors import UserError
 from vaco.objectives.divergence import mean_absolute_deviation
 from vaco.objectives.filters import FILTERS, Filtered, FilterSettings
 from vaco.objectives.pytorch import torch
-from vaco.objectives.tokens import DEFAULTS, Tokens, TokenSettings, keep, outside_range, token_filter
+from vaco.objectives.tokens import DEFAULTS, Tokens, TokenSettings, keep, outside_range, token_filter, truncated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,7 +143,7 @@ def tis_sequence(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     samples = x.samples
     u = samples.ratio / samples.learner_ratio
     whole = (x.weights * samples.learner_ratio.log()).sum(-1, keepdim=True).clamp(max=20.0).exp()
-    weight = whole.clamp(max=settings.ratio_cap)
+    weight = truncated(whole, settings.ratio_cap)
     return keep(weight * u * samples.advantages, _inside(u, samples.advantages, settings))
 
 
