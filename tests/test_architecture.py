@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str] | None] = {
     "vaco.loss": {"vaco.errors", "vaco.objectives", "vaco.diagnostics"},
     "vaco.writers": {"vaco.errors", "vaco.diagnostics"},
     # Reads finished runs, and draws without a library.
-    "vaco.compare": {"vaco.errors", "vaco.runs"},
+    "vaco.compare": {"vaco.errors", "vaco.paths", "vaco.runs"},
     "vaco.adapters": {"vaco.errors", "vaco.objectives", "vaco.loss", "vaco.diagnostics", "vaco.lag"},
     "vaco.conformance": {"vaco.errors", "vaco.objectives", "vaco.loss", "vaco.paths"},
     "vaco.lag": {"vaco.errors", "vaco.objectives"},

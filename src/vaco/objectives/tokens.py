@@ -9,6 +9,7 @@ to `filters.Filtered`, without gradient, like those of `filters`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import wraps
@@ -210,11 +211,6 @@ def interpolated_ratio(ratio: Tensor, staleness: Tensor) -> Tensor:
     return ratio**exponent
 
 
-def truncated(weight: Tensor, cap: float) -> Tensor:
-    """min(w, C), and w where C is 0, as everywhere."""
-    return weight.clamp(max=cap) if cap > 0 else weight
-
-
 @token_filter(
     "staleness_clip",
     "c = ρA · 1[not (A>0 and u>1+ε)] · 1[not (A<0 and u<1−ε)],  u = ρ^{1/d}",
@@ -308,7 +304,7 @@ def truncated_clip(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     samples = x.samples
     u = samples.ratio / samples.learner_ratio
     kept = ~_outside(u, samples.advantages, settings.filter.clip)
-    return keep(truncated(samples.learner_ratio, settings.ratio_cap) * u * samples.advantages, kept)
+    return keep(samples.learner_ratio.clamp(max=settings.ratio_cap or math.inf) * u * samples.advantages, kept)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ GSPO in this package's own learner is ``level: sequence`` under any rule.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,7 +19,7 @@ from vaco.errors import UserError
 from vaco.objectives.divergence import mean_absolute_deviation
 from vaco.objectives.filters import FILTERS, Filtered, FilterSettings
 from vaco.objectives.pytorch import torch
-from vaco.objectives.tokens import DEFAULTS, Tokens, TokenSettings, keep, outside_range, token_filter, truncated
+from vaco.objectives.tokens import DEFAULTS, Tokens, TokenSettings, keep, outside_range, token_filter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,7 +144,7 @@ def tis_sequence(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     samples = x.samples
     u = samples.ratio / samples.learner_ratio
     whole = (x.weights * samples.learner_ratio.log()).sum(-1, keepdim=True).clamp(max=20.0).exp()
-    weight = truncated(whole, settings.ratio_cap)
+    weight = whole.clamp(max=settings.ratio_cap or math.inf)
     return keep(weight * u * samples.advantages, _inside(u, samples.advantages, settings))
 
 

@@ -14,8 +14,10 @@ from vaco.archive import Archive
 from vaco.campaign.tiers import Tier, load_tier
 from vaco.errors import UserError
 from vaco.report.figures import tuned
+from vaco.report.prose.tuned_numbers import from_comparison
 from vaco.report.tables.aggregate import aggregate
 from vaco.report.tables.choice import choose
+from vaco.report.tables.methods import centred_label
 from vaco.report.tables.plan import read_plan
 from vaco.report.tables.read import Tables
 
@@ -167,3 +169,22 @@ def test_without_tuned_runs_it_says_so(tables: Tables, monkeypatch: pytest.Monke
     monkeypatch.setattr(tuned, "cells", lambda *_: made)
     with pytest.raises(UserError, match="no method with tuned settings"):
         tuned.draw(tables)
+
+
+def test_prose_has_the_numbers_of_the_figure(tables: Tables) -> None:
+    """Every score and difference that is drawn, with its interval; what is not there yet says so by None."""
+    found = {key: value for key, value, _ in from_comparison(tables)}
+    made = tuned.cells(tables.read("scores"), tables)
+    for row in tuned.standings(made).to_dict("records"):
+        key = f"{row['algorithm']}.lag{row['lag']}.{'tuned' if row['tuned'] else 'nominal'}"
+        assert found[key].startswith(f"{row['point']:.2f} [") and found[f"{key}.n"] == row["runs"]
+    apart = tuned.differences(made)
+    assert found["comparisons"] == len(apart) > 0
+    for row in apart.to_dict("records"):
+        text = f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+        assert found[f"{row['reading']}.over.{row['opponent']}.lag{row['lag']}"] == text
+        label = centred_label(row["opponent"])
+        for end, low, high in (("", "low", "high"), ("_corrected", "wide_low", "wide_high")):
+            assert (label in found[f"{row['reading']}.lag{row['lag']}.ahead{end}"].split(", ")) == (row[low] > 0)
+            assert (label in found[f"{row['reading']}.lag{row['lag']}.behind{end}"].split(", ")) == (row[high] < 0)
+    assert found["once+tv_total.lag64.tuned"] is None and found["once+tv_total.lag64.tuned.n"] == 0

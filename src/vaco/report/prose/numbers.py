@@ -1,7 +1,8 @@
 """`paper/numbers.json`: every number that stands in prose, read from the file that holds it.
 
-`python -m vaco.report.prose.numbers --tables build/results/desk/tables --language build/results/lm_desk/tables
---theory results/theory --benchmarks benchmarks/results --out build/paper/numbers.json`
+`python -m vaco.report.prose.numbers --tables build/results/desk/tables --tuned build/results/tuned/tables
+--language build/results/lm_desk/tables --theory results/theory --benchmarks benchmarks/results
+--out build/paper/numbers.json`
 
 A flat object, key → {"value", "text", "source"}: the number itself, the number as prose shows it, and the file it comes
 from. What has not been measured has the value null and the text "not yet measured".
@@ -36,6 +37,7 @@ from vaco.report.prose.tier_numbers import (
     from_summary,
     from_task_scores,
 )
+from vaco.report.prose.tuned_numbers import from_comparison
 from vaco.report.tables.read import Tables
 
 UNKNOWN = "not yet measured"
@@ -220,6 +222,16 @@ def of_tier(folder: Path) -> Iterator[tuple[str, Number]]:
                 yield f"{tables.summary['tier']}.{key}", number(value, form, (folder / name).as_posix())
 
 
+def of_comparison(folder: Path) -> Iterator[tuple[str, Number]]:
+    """The numbers of a tier of tuned methods; without tables a single entry says so."""
+    source = folder / "scores.parquet"
+    if not source.is_file():
+        yield f"{folder.parent.name}.comparisons", number(None, "", source.as_posix())
+        return
+    for key, value, form in from_comparison(Tables(folder)):
+        yield f"{folder.parent.name}.{key}", number(value, form, source.as_posix())
+
+
 def of_language(folder: Path) -> Iterator[tuple[str, Number]]:
     """The numbers of a language-model tier's tables; without tables a single entry says so.
 
@@ -262,6 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tables", type=path_flag, action="append", default=[], help="build/results/<tier>/tables; may be repeated"
     )
+    parser.add_argument("--tuned", type=path_flag, help="build/results/<tier>/tables of a tier of tuned methods")
     parser.add_argument("--theory", type=path_flag, help="results/theory")
     parser.add_argument("--benchmarks", type=path_flag, help="benchmarks/results")
     parser.add_argument(
@@ -272,6 +285,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: list[tuple[str, Number]] = []
     for folder in given.tables:
         found += of_tier(folder)
+    if given.tuned:
+        found += of_comparison(given.tuned)
     for folder in given.language:
         found += of_language(folder)
     if given.theory:
