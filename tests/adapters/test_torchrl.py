@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -52,15 +53,20 @@ def test_the_aligner_is_the_librarys_gae_where_there_is_no_lag() -> None:
     torch.testing.assert_close(ours["value_target"], theirs["value_target"], rtol=1e-3, atol=1e-3)
 
 
-def test_without_a_filter_it_is_the_librarys_own_loss() -> None:
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_without_a_filter_it_is_the_librarys_own_loss(reduction: str, normalise: bool) -> None:
+    options: dict[str, Any] = {"reduction": reduction, "normalize_advantage": normalise}
     actor, critic = networks()
     data = Aligner(actor, critic)(rollout(actor)).reshape(-1)
     with torch.no_grad():
         for p in actor.parameters():
             p += 0.1 * torch.randn_like(p)
-    ours, theirs = VacoLoss(actor, critic, rule="none"), PPOLoss(actor, critic)
+    ours, theirs = VacoLoss(actor, critic, rule="none", **options), PPOLoss(actor, critic, **options)
+    before = data["advantage"].clone()
     for name in ("loss_objective", "loss_critic", "loss_entropy"):
         torch.testing.assert_close(ours(data)[name], theirs(data)[name])
+    assert torch.equal(data["advantage"], before)
     gradients = [torch.autograd.grad(f(data)["loss_objective"], list(actor.parameters())) for f in (ours, theirs)]
     # Each module holds the actor's parameters itself.
     for a, b in zip(*gradients, strict=True):
@@ -98,6 +104,12 @@ def test_bad_input_is_one_sentence() -> None:
         VacoLoss(actor, critic, rule="vacoo")
     with pytest.raises(UserError, match="take 'once' or 'none'"):
         Aligner(actor, critic, alignment="continuous")
+    with pytest.raises(UserError, match="the reduction is 'none', but VacoLoss can only take 'mean' or 'sum'"):
+        VacoLoss(actor, critic, reduction="none")
+    unused: dict[str, Any] = {"normalize_advantage_exclude_dims": (-1,), "delay_actor": True}
+    for name, value in unused.items():
+        with pytest.raises(UserError, match=f"{name} is given, but VacoLoss takes"):
+            VacoLoss(actor, critic, **{name: value})
     data = rollout(actor).reshape(-1)
     data["advantage"] = data["value_target"] = torch.zeros(len(data), 1)
     with pytest.raises(UserError, match="give learner_logp"):

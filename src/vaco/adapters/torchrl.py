@@ -26,6 +26,8 @@ from vaco.objectives.rules import as_settings, find_rule
 from vaco.objectives.table import find_alignment
 
 LEARNER = "learner_log_prob"
+UNUSED = ("normalize_advantage_exclude_dims", "advantage_norm", "delay_actor", "max_importance_ratio")
+"""Options of `PPOLoss` that change its policy loss in ways that a rule of samples has no place for."""
 
 
 class VacoLoss(PPOLoss):  # type: ignore[misc]
@@ -51,12 +53,18 @@ class VacoLoss(PPOLoss):  # type: ignore[misc]
             critic_network: as in `PPOLoss`.
             rule: a name of `vaco.rules`.
             settings: the rule's numbers.
-            options: further arguments of `PPOLoss`.
+            options: further arguments of `PPOLoss`, such as ``normalize_advantage``, and ``reduction`` (``mean`` or
+                ``sum``); none of `UNUSED`.
 
         Raises:
-            UserError: an unknown rule or setting.
+            UserError: an unknown rule or setting, or an option that would have no effect on the rule.
         """
         entry = find_rule(rule)
+        for name in UNUSED:
+            if options.get(name):
+                raise UserError(f"{name} is given, but VacoLoss takes advantages and ratios as they are: leave it out")
+        if options.get("reduction") not in (None, "mean", "sum"):
+            raise UserError(f"the reduction is {options['reduction']!r}, but VacoLoss can only take 'mean' or 'sum'")
         self.rule, self.settings = entry.name, None if settings is None else dict(settings)
         as_settings(settings, entry)
         super().__init__(actor_network, critic_network, **options)
@@ -79,15 +87,18 @@ class VacoLoss(PPOLoss):  # type: ignore[misc]
         """
         found: TensorDictBase = super().forward(tensordict)
         behaviour = tensordict.get(self.tensor_keys.sample_log_prob).detach()
-        advantage = tensordict.get(self.tensor_keys.advantage)
+        advantage = tensordict.get(self.tensor_keys.advantage).detach()
+        if self.normalize_advantage and advantage.numel() > 1:  # `PPOLoss` does so on a copy
+            advantage = (advantage - advantage.mean()) / advantage.std().clamp_min(1e-6)
         loss, self.diagnostics = policy_loss(
             self.__dict__.pop("_log_ratio") + behaviour,
             behaviour_logp=behaviour,
             learner_logp=tensordict.get(LEARNER, None),
-            advantages=advantage.reshape(behaviour.shape).detach(),
+            advantages=advantage.reshape(behaviour.shape),
             staleness=tensordict.get("staleness", None),
             rule=self.rule,
             settings=self.settings,
+            denominator=1.0 if self.reduction == "sum" else "samples",
         )
         found.set("loss_objective", loss)
         return found
