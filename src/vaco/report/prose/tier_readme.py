@@ -21,7 +21,8 @@ SHOWN = 12
 FILES = """\
 * `archive/`: every finished run, in a few tables that `pandas.read_parquet` reads; its README explains every column.
   Manifests with all settings, versions, revision and checksums are in `archive/runs.parquet`, returns of the random
-  policy, the zero of normalised scores, in `archive/references.json`. Weights are not kept in git.
+  policy, the zero of normalised scores, in `archive/references.json`. Weights are not kept in git, but for
+  those of `policies/`, where there is such a folder.
 
 Tables and figures are drawn from it into `build/`; `vaco restore --tier {tier}` lays run folders out again."""
 
