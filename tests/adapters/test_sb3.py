@@ -14,6 +14,7 @@ from vaco.errors import UserError
 pytest.importorskip("stable_baselines3", reason='needs Stable-Baselines3: pip install "vaco[sb3]"')
 import gymnasium
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
@@ -52,6 +53,40 @@ def test_as_ppo_on_policy_it_aligns_to_what_the_library_computes() -> None:
     assert (a.actions == b.actions).all() and a.episode_starts[1:].any()
     torch.testing.assert_close(torch.as_tensor(b.advantages), torch.as_tensor(a.advantages), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(torch.as_tensor(b.returns), torch.as_tensor(a.returns), rtol=1e-4, atol=1e-4)
+
+
+class TimeLimits(BaseCallback):  # type: ignore[misc]
+    """Notes of every step the rewards as they came, and the last observation of every episode that was cut."""
+
+    def _on_rollout_start(self) -> None:
+        self.rewards: list[np.ndarray[Any, Any]] = []
+        self.last: list[tuple[int, int, np.ndarray[Any, Any]]] = []
+
+    def _on_step(self) -> bool:
+        for actor, info in enumerate(self.locals["infos"]):
+            if info["TimeLimit.truncated"]:
+                self.last.append((len(self.rewards), actor, info["terminal_observation"]))
+        self.rewards.append(self.locals["rewards"].copy())
+        return True
+
+
+def test_time_limits_are_bootstrapped_with_the_learners_critic_at_any_age() -> None:
+    env = make_vec_env("Pendulum-v1", 2, seed=0, env_kwargs={"max_episode_steps": 20})
+    model = VacoPPO("MlpPolicy", env, n_steps=64, batch_size=64, n_epochs=4, lag=4, learning_rate=3e-3, **QUIET)
+    limits, ages = TimeLimits(), []
+    _, callback = model._setup_learn(1024, limits)
+    for _ in range(6):
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, 64)
+        wanted = np.stack(limits.rewards)
+        assert limits.last
+        with torch.no_grad():
+            for step, actor, observation in limits.last:
+                value = model.policy.predict_values(torch.as_tensor(observation)[None])
+                wanted[step, actor] += model.gamma * float(value)
+        np.testing.assert_allclose(model.rollout_buffer.rewards, wanted, rtol=1e-5, atol=1e-5)
+        ages.append(model._age)
+        model.train()
+    assert 0 in ages and max(ages) > 1
 
 
 class Switches(gymnasium.Env):
@@ -140,7 +175,7 @@ def test_it_learns_cartpole() -> None:
         "MlpPolicy", env, n_steps=64, batch_size=128, n_epochs=10, learning_rate=1e-3, gae_lambda=0.9, lag=2, **QUIET
     )
     start = evaluate_policy(model, make_vec_env("CartPole-v1", 1, seed=9), n_eval_episodes=10)[0]
-    model.learn(25_000)
+    model.learn(45_000)
     end = evaluate_policy(model, make_vec_env("CartPole-v1", 1, seed=9), n_eval_episodes=10)[0]
     assert end > max(400, start)
 

@@ -91,25 +91,45 @@ class VacoPPO(PPO):  # type: ignore[misc]
         self._assignment = np.random.default_rng(np.random.SeedSequence((self.seed or 0, 5)))
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_snapshots", "_assignment", "diagnostics"]
+        return [*super()._excluded_save_params(), "_snapshots", "_assignment", "_cut", "diagnostics"]
 
     def collect_rollouts(self, env: Any, callback: Any, rollout_buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         """Collect with a buffered policy, then put the learner back and evaluate it on what was collected."""
         newest = {name: tensor.detach().clone() for name, tensor in self.policy.state_dict().items()}
         self._snapshots.push((self._phase, newest))
-        (drawn,), _ = self._snapshots.assign(1, self._assignment)
-        self._age, self._phase = self._phase - drawn[0], self._phase + 1
+        ((phase, drawn),), _ = self._snapshots.assign(1, self._assignment)
+        self._age, self._phase = self._phase - phase, self._phase + 1
+        self._cut: list[tuple[int, int, np.ndarray[Any, Any]]] = []  # step, environment, last observation
         if self._age:
-            self.policy.load_state_dict(drawn[1])
-        self._first_starts = np.asarray(self._last_episode_starts)
+            self.policy.load_state_dict(drawn)
         try:
             going_on: bool = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+            stale = self._values_where_cut()
         finally:
             if self._age:
                 self.policy.load_state_dict(newest)
         if going_on:
+            steps, actors = [step for step, _, _ in self._cut], [actor for _, actor, _ in self._cut]
+            rollout_buffer.rewards[steps, actors] += self.gamma * (self._values_where_cut() - stale)
             self._align(rollout_buffer)
         return going_on
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray[Any, Any] | None = None) -> None:
+        """Note where a time limit is about to be bootstrapped with an older critic: all the rest is the learner's."""
+        super()._update_info_buffer(infos, dones)
+        if self._age and dones is not None:
+            for actor in np.flatnonzero(dones):
+                last = infos[actor].get("terminal_observation")
+                if last is not None and infos[actor].get("TimeLimit.truncated", False):
+                    self._cut.append((self.rollout_buffer.pos, int(actor), last))
+
+    @torch.no_grad()
+    def _values_where_cut(self) -> np.ndarray[Any, Any]:
+        """V of the observations at time limits by the policy as it is now, [N]."""
+        if not self._cut:
+            return np.zeros(0, np.float32)
+        last, _ = self.policy.obs_to_tensor(np.stack([observation for _, _, observation in self._cut]))
+        return self.policy.predict_values(last).flatten().cpu().numpy()  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _align(self, buffer: RolloutBuffer) -> None:
@@ -135,7 +155,7 @@ class VacoPPO(PPO):  # type: ignore[misc]
         last = torch.as_tensor(self._last_obs, device=self.device)
         final = self.policy.predict_values(last.float() if last.is_floating_point() else last)
         following = np.concatenate([learned[1:], final.cpu().numpy().reshape(1, -1)])
-        # Stable-Baselines3 has put γV of a time limit's successor into the reward, so that every end is terminal here.
+        # γV of a time limit's successor is in the reward, so that every end is terminal here.
         ended = np.concatenate([buffer.episode_starts[1:], np.asarray(self._last_episode_starts)[None]]).astype(bool)
         found = align(
             rewards=torch.as_tensor(buffer.rewards),
