@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from vaco.diagnostics import Diagnostics
 from vaco.errors import UserError
+from vaco.loss import policy_loss
 
 pytest.importorskip("stable_baselines3", reason='needs Stable-Baselines3: pip install "vaco[sb3]"')
 import gymnasium
@@ -18,6 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from vaco.adapters import sb3
 from vaco.adapters.sb3 import VacoPPO
 
 QUIET: dict[str, Any] = {"verbose": 0, "seed": 0, "device": "cpu"}
@@ -87,6 +90,63 @@ def test_time_limits_are_bootstrapped_with_the_learners_critic_at_any_age() -> N
         ages.append(model._age)
         model.train()
     assert 0 in ages and max(ages) > 1
+
+
+def spied(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the loss was given, call by call."""
+    calls: list[dict[str, Any]] = []
+
+    def spy(logp: torch.Tensor, **given: Any) -> Any:
+        calls.append(given)
+        return policy_loss(logp, **given)
+
+    monkeypatch.setattr(sb3, "policy_loss", spy)
+    return calls
+
+
+@pytest.mark.parametrize("rule", ["geppo", "centred_clip_lag", "mdpo"])
+def test_a_rule_is_told_of_the_phase(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = spied(monkeypatch)
+    model, ages, lags = small(rule=rule, lag=8, learning_rate=3e-3), [], []
+
+    def note(total: Diagnostics, _: list[float]) -> None:
+        ages.append(model._age)
+        lags.append(total.figures()["backward_lag"])
+
+    monkeypatch.setattr(model, "_log", note)
+    model.learn(8 * 256)
+    told = [call["settings"].filter for call in calls[::16]]
+    assert [numbers.mean_age for numbers in told] == ages and max(ages) > 1
+    assert [numbers.progress for numbers in told] == [phase / 8 for phase in range(8)]
+    assert [numbers.backward_lag for numbers in told] == pytest.approx(lags, rel=1e-3, abs=1e-6)
+    assert all((lag > 1e-4) == (age > 0) for lag, age in zip(lags, ages, strict=True))
+
+
+def test_what_a_user_says_of_the_phase_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = spied(monkeypatch)
+    small(rule="mdpo", settings={"progress": 0.5, "filter.step": 2.0}).learn(512)
+    assert {call["settings"].filter.progress for call in calls} == {0.5}
+    assert calls[0]["settings"].filter.own.step == 2.0
+
+
+@pytest.mark.parametrize("rule", ["a3po", "a3po_rounds", "a3po_train_steps", "vaco"])
+def test_staleness_is_in_the_unit_of_the_rules_name(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = spied(monkeypatch)
+    model, ages = small(rule=rule, lag=3), []
+    monkeypatch.setattr(model, "_log", lambda *_: ages.append(model._age))
+    model.learn(5 * 256)
+    found = np.array([float(call["staleness"].unique()) for call in calls]).reshape(5, 16)
+    age, step = np.array(ages)[:, None], np.arange(16)
+    wanted = {"a3po": 16 * age + step, "a3po_rounds": age + 1, "a3po_train_steps": np.maximum(age, 1), "vaco": age}
+    assert max(ages) > 0
+    np.testing.assert_array_equal(found, np.broadcast_to(wanted[rule], (5, 16)))
+
+
+def test_a3po_of_rounds_is_ppo_without_lag() -> None:
+    models = [small(rule=rule, learning_rate=3e-3).learn(1024) for rule in ("ppo", "a3po_rounds")]
+    for x, y in zip(*(model.policy.parameters() for model in models), strict=True):
+        torch.testing.assert_close(x, y)
+    assert models[1].logger.name_to_value["vaco/kept_fraction"] < 1
 
 
 class Switches(gymnasium.Env):

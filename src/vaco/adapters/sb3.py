@@ -21,10 +21,12 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from vaco.diagnostics import Diagnostics
 from vaco.errors import UserError
 from vaco.lag import PolicyBuffer
-from vaco.loss import align, policy_loss
+from vaco.loss import LOG_RATIO_LIMIT, align, policy_loss
+from vaco.objectives.divergence import sampled_total_variation
 from vaco.objectives.own import own_settings
 from vaco.objectives.rules import as_settings, find_rule
 from vaco.objectives.table import find_alignment
+from vaco.objectives.tokens import TokenSettings, parse_token_algorithm
 
 
 class VacoPPO(PPO):  # type: ignore[misc]
@@ -33,6 +35,12 @@ class VacoPPO(PPO):  # type: ignore[misc]
     The environments' actors run together on one policy of the buffer a rollout, drawn uniformly from the `lag` newest:
     Stable-Baselines3 evaluates one policy for all environments. Its ``clip_range`` is not used: the rule's numbers are
     in `settings`.
+
+    A rule that reads the phase is told of it: the age of the rollout's policy in rollouts, its backward lag, and the
+    share of ``total_timesteps`` that was over before the rollout, counted as for Stable-Baselines3's schedules. A rule
+    that reads staleness is given it in the unit of its name (`tokens.UNITS`; a round, or train step, is a rollout).
+    Under ``a3po`` d counts gradient steps, of which a phase makes many, so that it clips next to nothing; under
+    ``a3po_rounds`` d is 1 without lag, and the rule PPO's clip.
     """
 
     def __init__(
@@ -56,7 +64,8 @@ class VacoPPO(PPO):  # type: ignore[misc]
             rule: a name of `vaco.rules`.
             alignment: ``once`` (V-trace towards the policy as it is when optimisation begins), ``none`` (GAE), or one
                 of another package.
-            settings: the rule's numbers, such as ``{"delta": 0.1}``.
+            settings: the rule's numbers, such as ``{"delta": 0.1}``; of ``mean_age``, ``backward_lag`` and ``progress``
+                those that are not among them are measured.
             alignment_settings: those that only this alignment has.
             lag: K, policies from which each rollout's is drawn; 1 is Stable-Baselines3 as it is.
             options: further arguments of `PPO` by name.
@@ -81,12 +90,13 @@ class VacoPPO(PPO):  # type: ignore[misc]
         self.lag = lag
         self.diagnostics: Diagnostics | None = None  # of the last phase, additive
         self._phase, self._age = 0, 0
+        self._steps, self._drawn_steps = 0, 0  # gradient steps made, and those that the rollout's policy had seen
         super().__init__(policy, env, *args, **options)
 
     def _setup_model(self) -> None:
         """Make what is not saved; `load` calls this once the saved lag and seed are there."""
         super()._setup_model()
-        self._snapshots: PolicyBuffer[tuple[int, dict[str, torch.Tensor]]] = PolicyBuffer(self.lag)
+        self._snapshots: PolicyBuffer[tuple[int, int, dict[str, torch.Tensor]]] = PolicyBuffer(self.lag)
         # The seed's own stream, so that lag = 1 leaves every other draw as it was.
         self._assignment = np.random.default_rng(np.random.SeedSequence((self.seed or 0, 5)))
 
@@ -96,8 +106,8 @@ class VacoPPO(PPO):  # type: ignore[misc]
     def collect_rollouts(self, env: Any, callback: Any, rollout_buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         """Collect with a buffered policy, then put the learner back and evaluate it on what was collected."""
         newest = {name: tensor.detach().clone() for name, tensor in self.policy.state_dict().items()}
-        self._snapshots.push((self._phase, newest))
-        ((phase, drawn),), _ = self._snapshots.assign(1, self._assignment)
+        self._snapshots.push((self._phase, self._steps, newest))
+        ((phase, self._drawn_steps, drawn),), _ = self._snapshots.assign(1, self._assignment)
         self._age, self._phase = self._phase - phase, self._phase + 1
         self._cut: list[tuple[int, int, np.ndarray[Any, Any]]] = []  # step, environment, last observation
         if self._age:
@@ -179,53 +189,81 @@ class VacoPPO(PPO):  # type: ignore[misc]
         """
         return stored.long().flatten() if isinstance(self.action_space, spaces.Discrete) else stored.float()
 
-    def train(self) -> None:
-        """One optimisation phase: Stable-Baselines3's own loop, with the rule's loss."""
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
-        buffer, total, losses = self.rollout_buffer, None, []
-        size = buffer.buffer_size * buffer.n_envs
+    def _transitions(self) -> dict[str, torch.Tensor]:
+        """The rollout's transitions, each [N, ...], environment by environment, with π_T's log-probabilities."""
+        buffer = self.rollout_buffer
         flat: dict[str, torch.Tensor] = {}
-        names = ("observations", "actions", "log_probs", "advantages", "returns")
-        for name in names:
+        for name in ("observations", "actions", "log_probs", "advantages", "returns"):
             x = getattr(buffer, name)
             flat[name] = torch.as_tensor(
                 x if buffer.generator_ready else buffer.swap_and_flatten(x), device=self.device
             )
         flat["actions"] = self._actions(flat["actions"])
-        behaviour, advantages = flat["log_probs"].flatten(), flat["advantages"].flatten()
+        for name in ("log_probs", "advantages", "returns"):
+            flat[name] = flat[name].flatten()
         if self.normalize_advantage:  # once, before the filter: centring changes signs, and signs are what it reads
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        learner = self._learner_logp.to(self.device)
-        ages = torch.full_like(behaviour, float(self._age))
+            advantages = flat["advantages"]
+            flat["advantages"] = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        return flat | {"learner": self._learner_logp.to(self.device)}
+
+    def _numbers(self, learner_ratio: torch.Tensor) -> TokenSettings:
+        """The rule's numbers, with what it may want to know of the phase; ρ_T [N]."""
+        before = self.num_timesteps - learner_ratio.numel()
+        facts = {
+            "mean_age": float(self._age),
+            "backward_lag": float(sampled_total_variation(learner_ratio)),
+            "progress": before / self._total_timesteps,
+        }
+        return as_settings(facts | (self.settings or {}), find_rule(self.rule))
+
+    def _staleness(self) -> int:
+        """The next gradient step's d, in the unit of the rule's name; rollouts where the rule does not read it."""
+        if not find_rule(self.rule).needs_staleness:
+            return self._age
+        unit = parse_token_algorithm(self.rule).unit
+        if unit == "steps":
+            return self._steps - self._drawn_steps
+        return self._age + 1 if unit == "rounds" else max(self._age, 1)
+
+    def train(self) -> None:
+        """One optimisation phase: Stable-Baselines3's own loop, with the rule's loss."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        flat, total, losses = self._transitions(), None, []
+        learner_ratio = (flat["learner"] - flat["log_probs"]).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
+        numbers = self._numbers(learner_ratio)
         for _ in range(self.n_epochs):
-            for rows in torch.split(torch.randperm(size).to(self.device), self.batch_size):
-                values, logp, entropy = self.policy.evaluate_actions(flat["observations"][rows], flat["actions"][rows])
+            for rows in torch.split(torch.randperm(learner_ratio.numel()).to(self.device), self.batch_size):
+                part = {name: x[rows] for name, x in flat.items()}
+                values, logp, entropy = self.policy.evaluate_actions(part["observations"], part["actions"])
                 loss, diagnostics = policy_loss(
                     logp,
-                    behaviour_logp=behaviour[rows],
-                    learner_logp=learner[rows],
-                    advantages=advantages[rows],
-                    staleness=ages[rows],
+                    behaviour_logp=part["log_probs"],
+                    learner_logp=part["learner"],
+                    advantages=part["advantages"],
+                    staleness=torch.full_like(part["log_probs"], float(self._staleness())),
                     rule=self.rule,
-                    settings=self.settings,
+                    settings=numbers,
                 )
-                value_loss = torch.nn.functional.mse_loss(flat["returns"].flatten()[rows], values.flatten())
+                value_loss = torch.nn.functional.mse_loss(part["returns"], values.flatten())
                 bonus = -logp.mean() if entropy is None else entropy.mean()
+                total = diagnostics if total is None else total + diagnostics
+                losses.append(torch.stack([loss.detach(), value_loss.detach()]))
                 self.policy.optimizer.zero_grad()
                 (loss - self.ent_coef * bonus + self.vf_coef * value_loss).backward()
                 torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 self.policy.optimizer.step()
-                total = diagnostics if total is None else total + diagnostics
-                losses.append((loss.detach(), value_loss.detach()))
+                self._steps += 1
             self._n_updates += 1
         assert total is not None
         self.diagnostics = total
+        self._log(total, torch.stack(losses).mean(0).tolist())
+
+    def _log(self, total: Diagnostics, means: list[float]) -> None:
         for name, value in total.figures().items():
             self.logger.record(f"vaco/{name}", value)
-        policy, value = (float(torch.stack(x).mean()) for x in zip(*losses, strict=True))
-        self.logger.record("train/policy_gradient_loss", policy)
-        self.logger.record("train/value_loss", value)
+        for name, value in zip(("policy_gradient_loss", "value_loss"), means, strict=True):
+            self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
