@@ -92,6 +92,28 @@ def test_time_limits_are_bootstrapped_with_the_learners_critic_at_any_age() -> N
     assert 0 in ages and max(ages) > 1
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"clip_range_vf": 0.05}, {"target_kl": 0.003}, {"target_kl": 0.003, "clip_range_vf": 0.05}]
+)
+def test_without_lag_its_ppo_is_the_librarys(options: dict[str, Any]) -> None:
+    theirs, ours = one_phase("CartPole-v1", **options)
+    assert ours._n_updates == theirs._n_updates, "epochs begun"
+    assert (ours._n_updates < 10) == ("target_kl" in options)
+    logged = [model.logger.name_to_value["train/value_loss"] for model in (theirs, ours)]
+    assert logged[1] == pytest.approx(logged[0], rel=0.01)
+
+
+def test_the_lag_of_the_data_is_no_reason_to_stop_a_phase() -> None:
+    model = small(rule="none", target_kl=1e-6, lag=4)
+    lags, steps = [], []
+    for _ in range(6):
+        before = model._steps
+        model.learn(256, reset_num_timesteps=False)
+        steps.append(model._steps - before)
+        lags.append(model.logger.name_to_value["vaco/backward_lag"])
+    assert max(lags) > 1e-3 and steps == [1] * 6, "π has moved after one step, and not before"
+
+
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the loss was given, call by call."""
     calls: list[dict[str, Any]] = []

@@ -34,7 +34,8 @@ class VacoPPO(PPO):  # type: ignore[misc]
 
     The environments' actors run together on one policy of the buffer a rollout, drawn uniformly from the `lag` newest:
     Stable-Baselines3 evaluates one policy for all environments. Its ``clip_range`` is not used: the rule's numbers are
-    in `settings`.
+    in `settings`. ``clip_range_vf`` is that of `PPO`, around π_T's values; ``target_kl`` is compared with KL(π_T‖π), so
+    that the lag of the data does not end a phase before it has begun; without lag both are what they are in `PPO`.
 
     A rule that reads the phase is told of it: the age of the rollout's policy in rollouts, its backward lag, and the
     share of ``total_timesteps`` that was over before the rollout, counted as for Stable-Baselines3's schedules. A rule
@@ -193,13 +194,13 @@ class VacoPPO(PPO):  # type: ignore[misc]
         """The rollout's transitions, each [N, ...], environment by environment, with π_T's log-probabilities."""
         buffer = self.rollout_buffer
         flat: dict[str, torch.Tensor] = {}
-        for name in ("observations", "actions", "log_probs", "advantages", "returns"):
+        for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
             x = getattr(buffer, name)
             flat[name] = torch.as_tensor(
                 x if buffer.generator_ready else buffer.swap_and_flatten(x), device=self.device
             )
         flat["actions"] = self._actions(flat["actions"])
-        for name in ("log_probs", "advantages", "returns"):
+        for name in ("values", "log_probs", "advantages", "returns"):
             flat[name] = flat[name].flatten()
         if self.normalize_advantage:  # once, before the filter: centring changes signs, and signs are what it reads
             advantages = flat["advantages"]
@@ -229,9 +230,9 @@ class VacoPPO(PPO):  # type: ignore[misc]
         """One optimisation phase: Stable-Baselines3's own loop, with the rule's loss."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        flat, total, losses = self._transitions(), None, []
+        flat, total, losses, far = self._transitions(), None, [], False
         learner_ratio = (flat["learner"] - flat["log_probs"]).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
-        numbers = self._numbers(learner_ratio)
+        numbers, flat["learner_ratio"] = self._numbers(learner_ratio), learner_ratio
         for _ in range(self.n_epochs):
             for rows in torch.split(torch.randperm(learner_ratio.numel()).to(self.device), self.batch_size):
                 part = {name: x[rows] for name, x in flat.items()}
@@ -245,19 +246,31 @@ class VacoPPO(PPO):  # type: ignore[misc]
                     rule=self.rule,
                     settings=numbers,
                 )
-                value_loss = torch.nn.functional.mse_loss(part["returns"], values.flatten())
+                value_loss = torch.nn.functional.mse_loss(part["returns"], self._clipped(values.flatten(), part))
                 bonus = -logp.mean() if entropy is None else entropy.mean()
                 total = diagnostics if total is None else total + diagnostics
                 losses.append(torch.stack([loss.detach(), value_loss.detach()]))
+                far = self.target_kl is not None and _kl_from_learner(logp.detach(), part) > 1.5 * self.target_kl
+                if far:
+                    break
                 self.policy.optimizer.zero_grad()
                 (loss - self.ent_coef * bonus + self.vf_coef * value_loss).backward()
                 torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 self.policy.optimizer.step()
                 self._steps += 1
             self._n_updates += 1
+            if far:
+                break
         assert total is not None
         self.diagnostics = total
         self._log(total, torch.stack(losses).mean(0).tolist())
+
+    def _clipped(self, values: torch.Tensor, part: dict[str, torch.Tensor]) -> torch.Tensor:
+        """V held within ``clip_range_vf`` of π_T's, both [N]."""
+        if self.clip_range_vf is None:
+            return values
+        limit = self.clip_range_vf(self._current_progress_remaining)
+        return part["values"] + (values - part["values"]).clamp(-limit, limit)
 
     def _log(self, total: Diagnostics, means: list[float]) -> None:
         for name, value in total.figures().items():
@@ -267,3 +280,9 @@ class VacoPPO(PPO):  # type: ignore[misc]
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", torch.exp(self.policy.log_std).mean().item())
+
+
+def _kl_from_learner(logp: torch.Tensor, part: dict[str, torch.Tensor]) -> float:
+    """KL(π_T‖π): Stable-Baselines3's estimate u − 1 − log u, u = π/π_T, weighted for actions that are β's."""
+    moved = (logp - part["learner"]).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    return float((part["learner_ratio"] * (moved.exp() - 1.0 - moved)).mean())
