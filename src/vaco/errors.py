@@ -1,4 +1,4 @@
-"""The one exception that is meant for people."""
+"""The one exception that is meant for people, and what its sentences are made of."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ class UserError(Exception):
     The message is one sentence: what was wrong, what was expected, how to mend it. The command line prints
     it alone, without a traceback, and exits with code 2.
     """
+
+
+def said(error: BaseException) -> str:
+    """What an exception of other code says, on one line and without a full stop, for brackets in a sentence of ours.
+
+    Args:
+        error: the exception.
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

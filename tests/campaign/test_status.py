@@ -136,6 +136,11 @@ def test_of_language_models_hours_come_from_their_own_tier_or_are_unknown(
     assert cli.run(flags) == 0 and "how much to go is unknown" in capsys.readouterr().out
     assert cli.run([*flags, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["totals"]["core_hours_to_go"] is None
+    begun = tmp_path / "runs" / tier.planned()[0].config.place
+    begun.mkdir(parents=True)
+    checkpoint(begun, 48, age=10)
+    found = status.campaign(tier, tmp_path)
+    assert found.runs[0].done == 0.25 and found.used_hours == 0, "not counted, rather than NaN"
     shutil.copytree(ROOT / "results/lm_smollm/archive", tmp_path / "own/lm_smollm/archive")
     found = status.campaign(tier, tmp_path / "own")
     one = replace(found.runs[0], state="waiting", done=0.0)

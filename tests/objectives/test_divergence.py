@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -303,3 +304,15 @@ def test_estimators_approach_the_closed_form_of_gaussians() -> None:
     ):
         exact = d.gaussian_total_variation(means[closed[0]], means[closed[1]], log_std)
         assert abs(got - exact) < 4 * terms.std() / len(terms) ** 0.5
+
+
+def test_the_mean_of_a_sequence_is_the_loop_and_0_where_nothing_weighs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values, weights = (torch.rand(2, 3, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    weights[0, 1] = 0.0
+    found = d.sequence_mean(values, weights)
+    assert found.shape == (2, 3, 1)
+    for i, j in itertools.product(range(2), range(3)):
+        rows = list(zip(values[i, j].tolist(), weights[i, j].tolist(), strict=True))
+        whole = sum(w for _, w in rows)
+        assert float(found[i, j]) == pytest.approx(sum(w * x for x, w in rows) / whole if whole else 0.0)

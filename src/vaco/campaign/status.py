@@ -83,9 +83,9 @@ class Campaign:
 
     @property
     def used_hours(self) -> float:
-        """Hours of a core that went into the runs here; of unfinished ones by the usual pace."""
-        begun = (run for run in self.runs if run.seconds is not None or run.done)
-        return sum(run.seconds if run.seconds is not None else run.done * self._whole(run) for run in begun) / 3600
+        """Hours of a core that went into the runs here; of unfinished ones by the usual pace, where there is one."""
+        spent = [run.seconds if run.seconds is not None else run.done * self._whole(run) for run in self.runs]
+        return sum(seconds for seconds in spent if not math.isnan(seconds)) / 3600
 
     @property
     def hours_to_go(self) -> float:

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vaco.errors import UserError
+from vaco.errors import UserError, said
 from vaco.paths import path_flag
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _load(name: str) -> Loss:
         if absent is not None and f"{module}.".startswith(f"{absent}."):
             reason = f"there is no module '{module}': run this where Python finds it, or set PYTHONPATH"
         else:
-            reason = f"the module '{module}' cannot be imported {_said(error)}: mend it, or install what it needs"
+            reason = f"the module '{module}' cannot be imported ({said(error)}): mend it, or install what it needs"
         raise UserError(reason) from error
     loss = getattr(found, function, None)
     if not callable(loss):
@@ -109,16 +109,11 @@ def _told(loss: Loss, name: str) -> Loss:
             return value
         except Exception as error:
             raise UserError(
-                f"the loss '{name}' fails on the batch '{batch.name}' {_said(error)}: it is called with log π [B, T] "
+                f"the loss '{name}' fails on the batch '{batch.name}' ({said(error)}): it is called with log π [B, T] "
                 "and a vaco.conformance.Batch, and returns a 0-d tensor that depends on log π"
             ) from error
 
     return told
-
-
-def _said(error: Exception) -> str:
-    """What an exception says, in parentheses and on one line."""
-    return f"({' '.join(f'{type(error).__name__}: {error}'.split()).rstrip('.')})"
 
 
 def _number(text: str) -> tuple[str, float]:

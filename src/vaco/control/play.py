@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vaco.control.envs.spaces import Actions, Observations
 from vaco.control.saved import SavedPolicy
-from vaco.errors import UserError
+from vaco.errors import UserError, said
 from vaco.runs import atomic
 
 STRIP = 8
@@ -112,9 +112,9 @@ def _picture(env: gymnasium.Env[Any, Any], name: str) -> Frame:
     try:
         picture = env.render()
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
-            f'{name} cannot be rendered here ({reason}): install what it draws with (pip install "vaco[video]"; for '
+            f"{name} cannot be rendered here ({said(error)[:200]}): install what it draws with "
+            '(pip install "vaco[video]"; for '
             "MuJoCo libegl1 or libosmesa6, and set MUJOCO_GL to egl or osmesa)"
         ) from error
     if not isinstance(picture, np.ndarray) or picture.ndim != 3:

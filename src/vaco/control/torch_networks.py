@@ -22,7 +22,7 @@ from vaco.control.envs.named import callable_of
 from vaco.control.gaussian import Floats
 from vaco.control.networks import ActorCritic
 from vaco.control.policy import Snapshot
-from vaco.errors import UserError
+from vaco.errors import UserError, said
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
@@ -167,7 +167,7 @@ class TorchActorCritic:
             outputs, values = self.predict(rows)
             alone = self.predict(rows[:1])
         except Exception as error:
-            raise UserError(f"the network does not give {wanted} {_said(error)}: mend its factory") from error
+            raise UserError(f"the network does not give {wanted} ({said(error)[:200]}): mend its factory") from error
         if outputs.shape != (2, self.distribution.outputs) or values.shape != (2,) or not self._count:
             raise UserError(f"the network gives {outputs.shape} and {values.shape}, not {wanted}: mend its factory")
         for whole, part in zip((outputs, values), alone, strict=True):
@@ -203,7 +203,8 @@ class TorchActorCritic:
                     own(source)
                 except Exception as error:
                     raise UserError(
-                        f"the network's method 'initialise' fails {_said(error)}: it is called with a torch.Generator"
+                        f"the network's method 'initialise' fails ({said(error)[:200]}): it is called with a "
+                        "torch.Generator"
                     ) from error
             else:
                 heads: Any = getattr(self.module, "heads", tuple)
@@ -277,11 +278,6 @@ def _require_stateless(module: nn.Module) -> None:
         )
 
 
-def _said(error: Exception) -> str:
-    """What an exception says, in parentheses and on one line."""
-    return f"({' '.join(f'{type(error).__name__}: {error}'.split())[:200]})"
-
-
 class TorchActors:
     """The policies of all actors: each distinct snapshot is evaluated once for the actors that have it."""
 
@@ -323,8 +319,8 @@ def _own(network: str, shape: tuple[int, ...], outputs: int, seed: int) -> nn.Mo
             module = factory(shape, outputs)
         except Exception as error:
             raise UserError(
-                f"the network '{network}' cannot be made {_said(error)}: it is called as make(shape, outputs), here "
-                f"make({shape}, {outputs})"
+                f"the network '{network}' cannot be made ({said(error)[:200]}): it is called as make(shape, outputs), "
+                f"here make({shape}, {outputs})"
             ) from error
     if not isinstance(module, nn.Module):
         raise UserError(

@@ -35,6 +35,20 @@ def weighted_mean(values: Tensor, weights: Tensor | None = None) -> Tensor:
     return weighted.sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
+def sequence_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean of each sequence, Σ wᵢxᵢ / Σ wᵢ along the last axis.
+
+    Args:
+        values: shape [..., T].
+        weights: same shape, non-negative.
+
+    Returns:
+        Shape [..., 1]; 0, as in `weighted_mean`, where all weights of a sequence are.
+    """
+    length = weights.sum(-1, keepdim=True)
+    return (values * weights).sum(-1, keepdim=True) / torch.where(length > 0, length, torch.ones_like(length))
+
+
 def mean_absolute_deviation(ratio: Tensor, reference: Tensor | float = 1.0, weights: Tensor | None = None) -> Tensor:
     """Mean |ρ − reference|, twice the sampled total variation.
 

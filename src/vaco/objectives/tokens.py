@@ -16,7 +16,7 @@ from functools import wraps
 from typing import TYPE_CHECKING
 
 from vaco.errors import UserError, nearest
-from vaco.objectives.divergence import mean_absolute_deviation
+from vaco.objectives.divergence import mean_absolute_deviation, sequence_mean
 from vaco.objectives.filters import FILTERS, Filtered, FilterSettings, Samples
 from vaco.objectives.own import Noting, require_declaration, require_new
 from vaco.objectives.pytorch import torch
@@ -256,8 +256,7 @@ def tv_sequence(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
     """VACO's rule with one trigger a sequence: only responses that have moved too far lose their outward tokens."""
     samples, weights = x.samples, x.weights
     deviation = samples.ratio - samples.learner_ratio
-    length = weights.sum(-1, keepdim=True)
-    own = (deviation.abs() * weights).sum(-1, keepdim=True) / torch.where(length > 0, length, torch.ones_like(length))
+    own = sequence_mean(deviation.abs(), weights)
     outward = samples.advantages * torch.sign(deviation) > 0
     kept = ~((own > settings.filter.delta) & outward)
     statistic = mean_absolute_deviation(samples.ratio, samples.learner_ratio, weights)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vaco.errors import UserError
-from vaco.objectives.divergence import mean_absolute_deviation
+from vaco.objectives.divergence import mean_absolute_deviation, sequence_mean
 from vaco.objectives.filters import FILTERS, Filtered, FilterSettings
 from vaco.objectives.pytorch import torch
 from vaco.objectives.tokens import DEFAULTS, Tokens, TokenSettings, keep, outside_range, token_filter
@@ -81,8 +81,7 @@ def dual_clip(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
 
 def sequence_log_mean(ratio: Tensor, weights: Tensor) -> Tensor:
     """The length-normalised log-ratio of every sequence, Σ w log ρ / Σ w; [..., T] gives [..., 1]."""
-    length = weights.sum(-1, keepdim=True)
-    return (weights * ratio.log()).sum(-1, keepdim=True) / torch.where(length > 0, length, torch.ones_like(length))
+    return sequence_mean(ratio.log(), weights)
 
 
 @token_filter(
@@ -260,9 +259,8 @@ def tvpo_prompt(x: Tokens, settings: TokenSettings = DEFAULTS) -> Filtered:
             f"{weights.shape[0]} rows are no whole number of prompts with {size} responses each: set filter.responses "
             "to the number of responses a prompt"
         )
-    length = weights.sum(-1)
-    means = ((samples.ratio - 1.0).abs() * weights).sum(-1) / torch.where(length > 0, length, torch.ones_like(length))
-    there = (length > 0).to(means).reshape(-1, size)
+    means = sequence_mean((samples.ratio - 1.0).abs(), weights).squeeze(-1)
+    there = (weights.sum(-1) > 0).to(means).reshape(-1, size)
     answered = there.sum(-1)
     prompts = (means.reshape(-1, size) * there).sum(-1) / answered.clamp(min=1.0)
     statistic = mean_absolute_deviation(1.0 + prompts, 1.0, (answered > 0).to(prompts))

@@ -14,6 +14,7 @@ from vaco.archive import Archive
 from vaco.campaign.tiers import Tier, load_tier
 from vaco.errors import UserError
 from vaco.report.figures import tuned
+from vaco.report.prose import tuned_numbers
 from vaco.report.prose.tuned_numbers import from_comparison
 from vaco.report.tables.aggregate import aggregate
 from vaco.report.tables.choice import choose
@@ -188,3 +189,21 @@ def test_prose_has_the_numbers_of_the_figure(tables: Tables) -> None:
             assert (label in found[f"{row['reading']}.lag{row['lag']}.ahead{end}"].split(", ")) == (row[low] > 0)
             assert (label in found[f"{row['reading']}.lag{row['lag']}.behind{end}"].split(", ")) == (row[high] < 0)
     assert found["once+tv_total.lag64.tuned"] is None and found["once+tv_total.lag64.tuned.n"] == 0
+
+
+def test_prose_tells_the_corrected_interval_from_the_single_one(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = {
+        "ppo_kl": (0.1, 0.3, -0.1, 0.5),  # ahead by itself alone
+        "none+proximal_clip": (-0.6, -0.2, -0.7, -0.1),  # behind, corrected as well
+    }
+    rows = [
+        {"reading": "vaco", "opponent": one, "lag": 16, "difference": (low + high) / 2, "runs": 3}
+        | {"low": low, "high": high, "wide_low": wide_low, "wide_high": wide_high}
+        for one, (low, high, wide_low, wide_high) in ends.items()
+    ]
+    monkeypatch.setattr(tuned_numbers, "differences", lambda _: pd.DataFrame(rows))
+    found = {key: value for key, value, _ in from_comparison(tables)}
+    sides = [found[f"vaco.lag16.{side}"] for side in ("ahead", "ahead_corrected", "behind", "behind_corrected")]
+    assert sides == ["PPO-KL (π_T)", "none", "PPO (π_T)", "PPO (π_T)"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium
 
-from vaco.errors import UserError, nearest
+from vaco.errors import UserError, nearest, said
 from vaco.runs.config import parse_arguments
 
 
@@ -30,10 +30,9 @@ def module_of(name: str, what: str) -> Any:
     try:
         return importlib.import_module(name)
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
         raise UserError(
-            f"the module '{name}' of {what} cannot be imported ({reason}): run from the folder that holds it, install "
-            "it, or mend it"
+            f"the module '{name}' of {what} cannot be imported ({said(error)}): run from the folder that holds it, "
+            "install it, or mend it"
         ) from error
 
 
@@ -88,12 +87,7 @@ def wrapped(env: gymnasium.Env[Any, Any], text: str) -> gymnasium.Env[Any, Any]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{what} refuses {_said(error)}: see what it expects, and give its arguments") from error
+        raise UserError(f"{what} refuses ({said(error)}): see what it expects, and give its arguments") from error
     if not isinstance(made, gymnasium.Env):
         raise UserError(f"{what} makes no environment but {type(made).__name__}: give a gymnasium.Wrapper")
     return made
-
-
-def _said(error: Exception) -> str:
-    """What an exception says, in parentheses and on one line."""
-    return f"({' '.join(f'{type(error).__name__}: {error}'.split()).rstrip('.')})"
