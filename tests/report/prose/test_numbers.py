@@ -401,6 +401,7 @@ def test_what_is_not_there_is_said_not_to_be_measured(tmp_path: Path) -> None:
 
 def test_texts() -> None:
     assert number(-0.0314, "+.1%", "f")["text"] == "−3.1%"
+    assert number("+0.09 [-0.04, +0.22]", "", "f")["text"] == "+0.09 [−0.04, +0.22]"
     assert number(1234567, ",d", "f")["text"] == "1,234,567"
     for nothing in (None, math.nan, math.inf):
         assert number(nothing, ".2f", "f") == {"value": None, "text": UNKNOWN, "source": "f"}

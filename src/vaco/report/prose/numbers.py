@@ -66,8 +66,8 @@ def number(value: Any, form: str, source: str) -> Number:
         value = None
     value = value.item() if hasattr(value, "item") else value
     text = UNKNOWN if value is None else str(value) if isinstance(value, str) else f"{value:{form}}"
-    # A typographic minus, as the rest of the prose has.
-    return {"value": value, "text": text.replace("-", "−") if text.startswith("-") else text, "source": source}
+    # A typographic minus, as the rest of the prose has, also in the interval of a difference that is positive.
+    return {"value": value, "text": text.replace("-", "−") if text[:1] in ("-", "+") else text, "source": source}
 
 
 def from_checks(content: Any) -> Found:
