@@ -12,8 +12,12 @@ from places import Workplace, cluster, copy_repository
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Daemons and packages are installed only for those who ask: without `-m slurm` these tests are left out."""
+    """Daemons and packages are installed only for those who ask: without `-m slurm` these tests are left out.
+
+    Tests that bring clusters up and down themselves come first: they are skipped once the session's own is up.
+    """
     if "slurm" in (config.option.markexpr or "").replace("not slurm", ""):
+        items.sort(key=lambda item: item.path.name != "test_cluster.py")
         return
     here = Path(__file__).parent
     out = [item for item in items if here in item.path.parents]

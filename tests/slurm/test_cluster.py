@@ -1,6 +1,6 @@
 """The throw-away cluster itself: it refuses what is not its own, and leaves nothing behind, however it ends.
 
-Named so that it runs before the tests that need the cluster to be up.
+The room's conftest has it run before the tests that need the cluster to be up.
 """
 
 from __future__ import annotations
