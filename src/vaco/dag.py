@@ -302,7 +302,7 @@ class Dag:
     def further(self, name: str) -> dict[str, str]:
         """What a command reads beside tables, by its option; benchmarks are measured by hand, so may be missing."""
         found = self.figures["further"].get(name, {})
-        return {option: path for option, path in found.items() if Path(path).is_file()}
+        return {option: path for option, path in found.items() if path.startswith(f"{BUILD}/") or Path(path).is_file()}
 
     def products(self) -> list[str]:
         """Every figure and typeset table of the tiers, and what stands in prose."""

@@ -92,6 +92,7 @@ def test_readings_of_the_paper_are_balanced_and_differ_from_their_controls_in_no
         ("centres", 465),
         ("tuning", 591),
         ("tuned", 555),
+        ("longer", 54),
         ("readings", 255),
         ("asynchrony", 132),
     ],
@@ -291,7 +292,7 @@ def test_an_unknown_tier_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(CONFIG.parent)
     with pytest.raises(UserError, match=r"no tier 'smokey'.*did you mean 'smoke'"):
         load_tier("smokey")
-    known = "asynchrony, centres, desk, paper, readings, smoke, tuned, tuning, wall_clock"
+    known = "asynchrony, centres, desk, longer, paper, readings, smoke, tuned, tuning, wall_clock"
     with pytest.raises(UserError, match=f"valid names are {known}$"):
         load_tier("zzz")
     with pytest.raises(UserError, match="no tier file"):
