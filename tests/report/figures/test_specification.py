@@ -12,6 +12,7 @@ from synthetic import write_archive
 from vaco.campaign.tiers import Tier, load_tier
 from vaco.errors import UserError
 from vaco.report.figures import specification
+from vaco.report.prose.readings_numbers import from_readings, over_readings
 from vaco.report.tables.aggregate import aggregate
 from vaco.report.tables.plan import read_plan
 from vaco.report.tables.read import Tables
@@ -111,5 +112,36 @@ def test_the_figure_draws_the_differences_in_order_and_counts_them(tables: Table
     assert [points[x] for x in sorted(points)] == pytest.approx(expected)
     ahead = sum(value > 0 for value in expected)
     assert f"of {len(expected)} readings {ahead} score higher" in drawn.caption.replace("Of", "of")
+    assert "where a point is filled" in drawn.caption and "beyond the interval" in drawn.caption
+    one_seed = specification.draw_table(table.assign(low=float("nan"), high=float("nan"), runs=1), tables).caption
+    assert "with one seed there is no interval" in one_seed and "beyond" not in one_seed
     assert specification.main(["--tables", str(tables.folder), "--out", str(tmp_path / "made")]) == 0
     assert (tmp_path / "made.pdf").stat().st_size > 1000
+
+
+def test_prose_has_the_distribution_and_the_mean_at_every_level(tables: Tables) -> None:
+    found = {key: value for key, value, _ in from_readings(tables)}
+    table = specification.differences(tables.read("scores"), tables)
+    for algorithm in ("ppo_kl", "none+proximal_clip"):
+        rows = [row for row in table.itertuples() if row.algorithm == algorithm]
+        values = [row.difference for row in rows]
+        assert found[f"{algorithm}.count"] == len(values) == 3 and found[f"{algorithm}.seeds"] == 2
+        assert found[f"{algorithm}.ahead"] == sum(value > 0 for value in values)
+        assert found[f"{algorithm}.beyond"] == sum(row.low > 0 for row in rows)
+        assert found[f"{algorithm}.behind"] == sum(row.high < 0 for row in rows)
+        assert (found[f"{algorithm}.lowest"], found[f"{algorithm}.highest"]) == (min(values), max(values))
+        assert found[f"{algorithm}.mean"].startswith(f"{sum(values) / 3:+.2f} [")
+        phase, two, three = (next(r.difference for r in rows if r.reading == one) for one in ("one", "two", "three"))
+        assert found[f"{algorithm}.trigger.phase"] == f"{phase:+.2f}", "one reading has no interval over readings"
+        assert found[f"{algorithm}.trigger.minibatch"].startswith(f"{(two + three) / 2:+.2f} [")
+        assert found[f"{algorithm}.filter.once+tv_total"] == f"{two:+.2f}"
+        assert f"{algorithm}.filter.once+tv_proximal" not in found, "a reading without an opponent"
+
+
+def test_an_interval_over_readings_is_students() -> None:
+    values = [0.1, 0.4, -0.2, 0.3]
+    mean = sum(values) / 4
+    error = (sum((value - mean) ** 2 for value in values) / 3 / 4) ** 0.5
+    low, high = mean - stats.t.ppf(0.975, 3) * error, mean + stats.t.ppf(0.975, 3) * error
+    assert over_readings(pd.Series(values)) == f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    assert over_readings(pd.Series([], dtype=float)) is None

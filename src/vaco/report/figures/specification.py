@@ -126,9 +126,8 @@ def draw_table(table: pd.DataFrame, tables: Tables) -> Drawn:
     capacity = ", ".join(f"K = {lag}" for lag in tables.grid(STUDY)["capacities"])
     text = caption.joined(
         f"VACO under every reading of the paper at {capacity}, minus an opponent with the same settings where these "
-        "concern every method: mean over tasks of the difference of mean scores, with Welch's 95 % interval, not "
-        "corrected for the number of readings. Below, the choices of each reading. Above the dashed line the "
-        "reading is ahead; where a point is filled, zero lies outside its interval.",
+        f"concern every method: mean over tasks of the difference of mean scores{_intervals(table)} Below, the "
+        "choices of each reading. Above the dashed line the reading is ahead.",
         counted(table, algorithms),
         caption.scale(tables.summary, STUDY),
         caption.normalisation(tables.summary),
@@ -137,17 +136,27 @@ def draw_table(table: pd.DataFrame, tables: Tables) -> Drawn:
     return Drawn(figure, text)
 
 
+def _intervals(table: pd.DataFrame) -> str:
+    """What of the intervals is drawn, as the end of a sentence and what follows it."""
+    if table["runs"].max() < 2:
+        return "; with one seed there is no interval, and a point stands for one run of either method on each task."
+    return (
+        ", with Welch's 95 % interval where both have two seeds, not corrected for the number of readings; where a "
+        "point is filled, zero lies outside its interval."
+    )
+
+
 def counted(table: pd.DataFrame, algorithms: Sequence[str]) -> str:
-    """How many readings are ahead, and how many beyond their interval, in a sentence."""
+    """How many readings are ahead, and how many beyond their interval where there is one, in a sentence."""
     said = []
     for one in algorithms:
         rows = table[table["algorithm"] == one]
         ahead, beyond = int((rows["difference"] > 0).sum()), int((rows["low"] > 0).sum())
         behind = int((rows["high"] < 0).sum())
-        said.append(
-            f"of {len(rows)} readings {ahead} score higher than {centred_label(one)}, {beyond} of them beyond the "
-            f"interval, and {behind} lower beyond it"
+        clear = (
+            f", {beyond} of them beyond the interval, and {behind} lower beyond it" if rows["runs"].max() > 1 else ""
         )
+        said.append(f"of {len(rows)} readings {ahead} score higher than {centred_label(one)}{clear}")
     return "O" + "; ".join(said)[1:] + "."
 
 

@@ -1,6 +1,6 @@
 """`paper/numbers.json`: every number that stands in prose, read from the file that holds it.
 
-`python -m vaco.report.prose.numbers --tables build/results/desk/tables --tuned build/results/tuned/tables
+`python -m vaco.report.prose.numbers --tables build/results/desk/tables --studies build/results/tuned/tables
 --language build/results/lm_desk/tables --theory results/theory --benchmarks benchmarks/results
 --out build/paper/numbers.json`
 
@@ -8,8 +8,8 @@ A flat object, key → {"value", "text", "source"}: the number itself, the numbe
 from. What has not been measured has the value null and the text "not yet measured".
 
 To add numbers, write a function from the content of a file to (key, value, format) triples, and enter it with its file
-in `THEORY`, `BENCHMARKS` or, for a table of the tier, in `TABLES`. A value that is a string
-stands as it is; the format is that of `format()`.
+in `THEORY`, `BENCHMARKS` or, for a table of the tier, in `TABLES`; for a tier of one study, in `of_study`. A value that
+is a string stands as it is; the format is that of `format()`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from typing import Any
 from vaco.command import Parser, run_command
 from vaco.errors import UserError
 from vaco.paths import path_flag
+from vaco.report.figures import longer, specification, tuned
 from vaco.report.prose.lm_numbers import from_language
+from vaco.report.prose.longer_numbers import from_lengths
+from vaco.report.prose.readings_numbers import from_readings
 from vaco.report.prose.run_numbers import from_runs
 from vaco.report.prose.tier_numbers import (
     Found,
@@ -36,6 +39,7 @@ from vaco.report.prose.tier_numbers import (
     from_separation,
     from_summary,
     from_task_scores,
+    with_interval,
 )
 from vaco.report.prose.tuned_numbers import from_comparison
 from vaco.report.tables.read import Tables
@@ -189,6 +193,32 @@ THEORY: dict[str, Reader] = {
     "tightness.json": from_tightness,
     "symbolic.json": from_symbolic,
 }
+
+
+def from_like_for_like(content: Any) -> Found:
+    """Stable-Baselines3's PPO with our settings, minus ours, and its interval."""
+    yield "like_for_like.version", content["stable_baselines3"], ""
+    for task, measured in content["tasks"].items():
+        row = measured["final"]
+        yield f"like_for_like.{task}.theirs", row["theirs"], ",.0f"
+        yield f"like_for_like.{task}.ours", row["ours"], ",.0f"
+        yield f"like_for_like.{task}.difference", with_interval(row["difference"], row["low"], row["high"], "+,.0f"), ""
+        yield f"like_for_like.{task}.seeds", " and ".join(map(str, row["seeds"])), ""
+
+
+def from_off_policy(content: Any) -> Found:
+    """Returns of SAC and of methods here, at equal steps and at the end, and seconds."""
+    for task, methods in content["tasks"].items():
+        for name, row in methods.items():
+            key = f"off_policy.{task}.{name}"
+            yield f"{key}.seeds", row["seeds"], "d"
+            yield f"{key}.at_steps", row["at_steps"]["mean"], ",.0f"
+            yield f"{key}.seconds", row.get("seconds_to_final", row.get("seconds_to_steps")), ",.0f"
+            if "final" in row:
+                yield f"{key}.final", row["final"]["mean"], ",.0f"
+                yield f"{key}.sac_by_then", row["sac_by_then"]["mean"], ",.0f"
+
+
 BENCHMARKS: dict[str, Reader] = {
     "throughput.json": from_throughput,
     "faults.json": from_faults,
@@ -196,6 +226,8 @@ BENCHMARKS: dict[str, Reader] = {
     "language.json": from_language_benchmark,
     "language_cost.json": from_language_cost,
     "env_processes.json": from_env_processes,
+    "like_for_like.json": from_like_for_like,
+    "off_policy.json": from_off_policy,
 }
 
 
@@ -222,13 +254,34 @@ def of_tier(folder: Path) -> Iterator[tuple[str, Number]]:
                 yield f"{tables.summary['tier']}.{key}", number(value, form, (folder / name).as_posix())
 
 
-def of_comparison(folder: Path) -> Iterator[tuple[str, Number]]:
-    """The numbers of a tier of tuned methods; without tables a single entry says so."""
+def of_study(folder: Path, shorter: Path | None) -> Iterator[tuple[str, Number]]:
+    """The numbers of a tier that is one study: tuned methods, readings, or another length.
+
+    Args:
+        folder: its tables; without them a single entry says so.
+        shorter: tables of the tier that another length is compared with.
+
+    Raises:
+        UserError: the tier has none of these studies.
+    """
     source = folder / "scores.parquet"
     if not source.is_file():
-        yield f"{folder.parent.name}.comparisons", number(None, "", source.as_posix())
+        yield f"{folder.parent.name}.runs", number(None, "", source.as_posix())
         return
-    for key, value, form in from_comparison(Tables(folder)):
+    tables = Tables(folder)
+    grids = tables.summary["grids"]
+    if tuned.STUDY in grids:
+        found = from_comparison(tables)
+    elif specification.STUDY in grids:
+        found = from_readings(tables)
+    elif longer.STUDY in grids:
+        found = from_lengths(tables, None if shorter is None else Tables(shorter))
+    else:
+        raise UserError(
+            f"the tier of {folder} has no study with numbers of its own: give one with a study named "
+            f"'{tuned.STUDY}', '{specification.STUDY}' or '{longer.STUDY}'"
+        )
+    for key, value, form in found:
         yield f"{folder.parent.name}.{key}", number(value, form, source.as_posix())
 
 
@@ -274,7 +327,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tables", type=path_flag, action="append", default=[], help="build/results/<tier>/tables; may be repeated"
     )
-    parser.add_argument("--tuned", type=path_flag, help="build/results/<tier>/tables of a tier of tuned methods")
+    parser.add_argument(
+        "--studies", type=path_flag, nargs="*", default=[], help="build/results/<tier>/tables of tiers of one study"
+    )
+    parser.add_argument("--shorter", type=path_flag, help="tables of the tier that another length is compared with")
     parser.add_argument("--theory", type=path_flag, help="results/theory")
     parser.add_argument("--benchmarks", type=path_flag, help="benchmarks/results")
     parser.add_argument(
@@ -285,8 +341,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: list[tuple[str, Number]] = []
     for folder in given.tables:
         found += of_tier(folder)
-    if given.tuned:
-        found += of_comparison(given.tuned)
+    for folder in given.studies:
+        found += of_study(folder, given.shorter)
     for folder in given.language:
         found += of_language(folder)
     if given.theory:
