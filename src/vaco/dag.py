@@ -46,7 +46,7 @@ PLACE, LM_PLACE = r"[^/]+/[^/]+/[^/]+/seed\d+/[^/]+", r"[^/]+/[^/]+/[^/]+/n\d+/s
 BOOK = "paper/book/_build/html"
 DEMONSTRATIONS = "demonstrations"
 """What stands for a tier in the paths of figures that are drawn from no runs."""
-PROSE_TIERS = ("desk", "tuned", "lm_desk", "lm_smollm")
+PROSE_TIERS = ("desk", "tuned", "readings", "lm_desk", "lm_smollm")
 """The tiers whose numbers stand in prose, so that making another does not change them."""
 TIDY = [f"{name}.parquet" for name in ("scores", "curves", "diagnostics", "runs", "lags")]
 TIDY += ["configs.json", "summary.json"]

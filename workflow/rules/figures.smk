@@ -69,8 +69,8 @@ use rule command as numbers with:
         command=lambda wildcards, output: words(
             "python -m vaco.report.prose.numbers --theory results/theory --benchmarks benchmarks/results",
             tables=dag.folder(PROSE_TIERS[0]),
-            tuned=dag.folder(PROSE_TIERS[1]),
-            language=[dag.folder(tier) for tier in PROSE_TIERS[2:]],
+            studies=[dag.folder(tier) for tier in PROSE_TIERS[1:] if not tier.startswith("lm_")],
+            language=[dag.folder(tier) for tier in PROSE_TIERS if tier.startswith("lm_")],
             out=output[0],
         ),
         source=dag.source("prose.numbers"),

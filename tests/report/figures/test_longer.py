@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +11,6 @@ from synthetic import write_archive
 from vaco.campaign.tiers import load_tier
 from vaco.errors import UserError
 from vaco.report.figures import longer
-from vaco.report.prose import numbers
-from vaco.report.prose.longer_numbers import from_lengths
 from vaco.report.tables.aggregate import aggregate
 from vaco.report.tables.methods import centred_label
 from vaco.report.tables.plan import read_plan
@@ -133,31 +130,3 @@ def test_the_tier_has_the_tuned_settings() -> None:
         for name in tier.grids[key].algorithms:
             for lag in tier.grids[key].capacities:
                 assert name == "impala" or ((name, lag) in of and tier.methods[name] == tuned.methods[name])
-
-
-def test_prose_has_the_means_of_both_lengths(both: tuple[Tables, Tables], tmp_path: Path) -> None:
-    tables, shorter = both
-    found = {key: value for key, value, _ in from_lengths(tables, shorter)}
-    table = longer.ends(longer.returns(tables, shorter))
-    for row in table.itertuples():
-        key = f"{'long' if row.steps == 81920 else 'short'}.{row.env}.{row.algorithm}.lag{row.lag}"
-        assert found[key] == row.mean and found[f"{key}.n"] == row.runs
-    assert (found["exchanged"], found["pairs"]) == longer.exchanged(table)
-    assert found["short.Hopper-v5.impala.lag64"] is None and found["short.Hopper-v5.impala.lag64.n"] == 0
-    alone = {key for key, _, _ in from_lengths(tables, None)}
-    assert alone == {key for key in found if not key.startswith("short.")}
-
-
-def test_numbers_take_a_tier_of_one_study(both: tuple[Tables, Tables], tmp_path: Path) -> None:
-    tables, shorter = both
-    root = tmp_path / "far"
-    root.mkdir()
-    (root / "tables").symlink_to(tables.folder)
-    out = tmp_path / "numbers.json"
-    words = ["--studies", str(root / "tables"), str(tmp_path / "none/tables"), "--shorter", str(shorter.folder)]
-    assert numbers.main([*words, "--out", str(out)]) == 0
-    entries = json.loads(out.read_text())
-    assert entries["far.pairs"]["value"] == 2
-    assert entries["none.runs"]["text"] == numbers.UNKNOWN
-    with pytest.raises(UserError, match="has no study with numbers of its own"):
-        numbers.main(["--studies", str(shorter.folder), "--out", str(out)])

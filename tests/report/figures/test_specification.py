@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from synthetic import write_archive
 from vaco.campaign.tiers import Tier, load_tier
 from vaco.errors import UserError
 from vaco.report.figures import specification
+from vaco.report.prose import numbers
 from vaco.report.prose.readings_numbers import from_readings, over_readings
 from vaco.report.tables.aggregate import aggregate
 from vaco.report.tables.plan import read_plan
@@ -145,3 +147,23 @@ def test_an_interval_over_readings_is_students() -> None:
     low, high = mean - stats.t.ppf(0.975, 3) * error, mean + stats.t.ppf(0.975, 3) * error
     assert over_readings(pd.Series(values)) == f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
     assert over_readings(pd.Series([], dtype=float)) is None
+
+
+def test_numbers_take_a_tier_of_one_study(tables: Tables, tmp_path: Path) -> None:
+    out, absent = tmp_path / "numbers.json", tmp_path / "absent/tables"
+    root = tmp_path / "mini"
+    root.mkdir()
+    (root / "tables").symlink_to(tables.folder)
+    assert numbers.main(["--studies", str(root / "tables"), str(absent), "--out", str(out)]) == 0
+    entries = json.loads(out.read_text())
+    assert entries["mini.ppo_kl.count"]["value"] == 3
+    assert entries["absent.runs"]["text"] == numbers.UNKNOWN
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    summary = tables.folder / "summary.json"
+    without = json.loads(summary.read_text())
+    del without["grids"]["readings"]
+    (plain / "summary.json").write_text(json.dumps(without))
+    (plain / "scores.parquet").symlink_to(tables.folder / "scores.parquet")
+    with pytest.raises(UserError, match="has no study with numbers of its own"):
+        numbers.main(["--studies", str(plain), "--out", str(out)])

@@ -23,9 +23,8 @@ from typing import Any
 from vaco.command import Parser, run_command
 from vaco.errors import UserError
 from vaco.paths import path_flag
-from vaco.report.figures import longer, specification, tuned
+from vaco.report.figures import specification, tuned
 from vaco.report.prose.lm_numbers import from_language
-from vaco.report.prose.longer_numbers import from_lengths
 from vaco.report.prose.readings_numbers import from_readings
 from vaco.report.prose.run_numbers import from_runs
 from vaco.report.prose.tier_numbers import (
@@ -39,7 +38,6 @@ from vaco.report.prose.tier_numbers import (
     from_separation,
     from_summary,
     from_task_scores,
-    with_interval,
 )
 from vaco.report.prose.tuned_numbers import from_comparison
 from vaco.report.tables.read import Tables
@@ -195,30 +193,6 @@ THEORY: dict[str, Reader] = {
 }
 
 
-def from_like_for_like(content: Any) -> Found:
-    """Stable-Baselines3's PPO with our settings, minus ours, and its interval."""
-    yield "like_for_like.version", content["stable_baselines3"], ""
-    for task, measured in content["tasks"].items():
-        row = measured["final"]
-        yield f"like_for_like.{task}.theirs", row["theirs"], ",.0f"
-        yield f"like_for_like.{task}.ours", row["ours"], ",.0f"
-        yield f"like_for_like.{task}.difference", with_interval(row["difference"], row["low"], row["high"], "+,.0f"), ""
-        yield f"like_for_like.{task}.seeds", " and ".join(map(str, row["seeds"])), ""
-
-
-def from_off_policy(content: Any) -> Found:
-    """Returns of SAC and of methods here, at equal steps and at the end, and seconds."""
-    for task, methods in content["tasks"].items():
-        for name, row in methods.items():
-            key = f"off_policy.{task}.{name}"
-            yield f"{key}.seeds", row["seeds"], "d"
-            yield f"{key}.at_steps", row["at_steps"]["mean"], ",.0f"
-            yield f"{key}.seconds", row.get("seconds_to_final", row.get("seconds_to_steps")), ",.0f"
-            if "final" in row:
-                yield f"{key}.final", row["final"]["mean"], ",.0f"
-                yield f"{key}.sac_by_then", row["sac_by_then"]["mean"], ",.0f"
-
-
 BENCHMARKS: dict[str, Reader] = {
     "throughput.json": from_throughput,
     "faults.json": from_faults,
@@ -226,8 +200,6 @@ BENCHMARKS: dict[str, Reader] = {
     "language.json": from_language_benchmark,
     "language_cost.json": from_language_cost,
     "env_processes.json": from_env_processes,
-    "like_for_like.json": from_like_for_like,
-    "off_policy.json": from_off_policy,
 }
 
 
@@ -254,34 +226,28 @@ def of_tier(folder: Path) -> Iterator[tuple[str, Number]]:
                 yield f"{tables.summary['tier']}.{key}", number(value, form, (folder / name).as_posix())
 
 
-def of_study(folder: Path, shorter: Path | None) -> Iterator[tuple[str, Number]]:
-    """The numbers of a tier that is one study: tuned methods, readings, or another length.
+def of_study(folder: Path) -> Iterator[tuple[str, Number]]:
+    """The numbers of a tier that is one study: tuned methods, or readings.
 
     Args:
         folder: its tables; without them a single entry says so.
-        shorter: tables of the tier that another length is compared with.
 
     Raises:
-        UserError: the tier has none of these studies.
+        UserError: the tier has neither study.
     """
     source = folder / "scores.parquet"
     if not source.is_file():
         yield f"{folder.parent.name}.runs", number(None, "", source.as_posix())
         return
     tables = Tables(folder)
-    grids = tables.summary["grids"]
-    if tuned.STUDY in grids:
-        found = from_comparison(tables)
-    elif specification.STUDY in grids:
-        found = from_readings(tables)
-    elif longer.STUDY in grids:
-        found = from_lengths(tables, None if shorter is None else Tables(shorter))
-    else:
+    readers = {tuned.STUDY: from_comparison, specification.STUDY: from_readings}
+    study = next((name for name in readers if name in tables.summary["grids"]), None)
+    if study is None:
         raise UserError(
             f"the tier of {folder} has no study with numbers of its own: give one with a study named "
-            f"'{tuned.STUDY}', '{specification.STUDY}' or '{longer.STUDY}'"
+            f"{' or '.join(repr(name) for name in readers)}"
         )
-    for key, value, form in found:
+    for key, value, form in readers[study](tables):
         yield f"{folder.parent.name}.{key}", number(value, form, source.as_posix())
 
 
@@ -330,7 +296,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--studies", type=path_flag, nargs="*", default=[], help="build/results/<tier>/tables of tiers of one study"
     )
-    parser.add_argument("--shorter", type=path_flag, help="tables of the tier that another length is compared with")
     parser.add_argument("--theory", type=path_flag, help="results/theory")
     parser.add_argument("--benchmarks", type=path_flag, help="benchmarks/results")
     parser.add_argument(
@@ -342,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in given.tables:
         found += of_tier(folder)
     for folder in given.studies:
-        found += of_study(folder, given.shorter)
+        found += of_study(folder)
     for folder in given.language:
         found += of_language(folder)
     if given.theory:

@@ -21,7 +21,8 @@ def from_readings(tables: Tables) -> Found:
     Keys are `OPPONENT.count`, the readings compared; `.ahead`, those that score higher; `.beyond` and `.behind`, those
     higher and lower by more than their interval; `.seeds`, of the pair with fewest; `.lowest` and `.highest`, the ends
     of the distribution; `.mean`, its mean; and `.CHOICE.LEVEL`, the mean over the readings with that level, levels as
-    the figure has them, the filter's as the algorithm's name. An interval is Student's t over readings: of a mean over these designs, not over seeds.
+    the figure has them, the filter's as the algorithm's name. An interval is Student's t over readings: of a mean over
+    these designs, not over seeds.
     """
     table = differences(tables.read("scores"), tables)
     levels = choices(tables.json("configs"), tables.methods, list(dict.fromkeys(table["reading"])))
