@@ -184,6 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     given = parser.parse_args(arguments)
     given.runs.mkdir(parents=True, exist_ok=True)
+    given.out.mkdir(parents=True, exist_ok=True)
     for seed in given.seeds:
         for task in given.tasks:
             path = given.runs / f"{task}-{seed}.json"

@@ -14,7 +14,7 @@ from vaco.campaign.tiers import Tier, load_tier
 from vaco.errors import UserError
 from vaco.report.figures import specification
 from vaco.report.prose import numbers
-from vaco.report.prose.readings_numbers import from_readings, over_readings
+from vaco.report.prose.readings_numbers import contrasts, from_readings, over_blocks
 from vaco.report.tables.aggregate import aggregate
 from vaco.report.tables.plan import read_plan
 from vaco.report.tables.read import Tables
@@ -121,7 +121,7 @@ def test_the_figure_draws_the_differences_in_order_and_counts_them(tables: Table
     assert (tmp_path / "made.pdf").stat().st_size > 1000
 
 
-def test_prose_has_the_distribution_and_the_mean_at_every_level(tables: Tables) -> None:
+def test_prose_has_the_distribution_and_means_over_blocks(tables: Tables) -> None:
     found = {key: value for key, value, _ in from_readings(tables)}
     table = specification.differences(tables.read("scores"), tables)
     for algorithm in ("ppo_kl", "none+proximal_clip"):
@@ -132,21 +132,51 @@ def test_prose_has_the_distribution_and_the_mean_at_every_level(tables: Tables) 
         assert found[f"{algorithm}.beyond"] == sum(row.low > 0 for row in rows)
         assert found[f"{algorithm}.behind"] == sum(row.high < 0 for row in rows)
         assert (found[f"{algorithm}.lowest"], found[f"{algorithm}.highest"]) == (min(values), max(values))
-        assert found[f"{algorithm}.mean"].startswith(f"{sum(values) / 3:+.2f} [")
-        phase, two, three = (next(r.difference for r in rows if r.reading == one) for one in ("one", "two", "three"))
-        assert found[f"{algorithm}.trigger.phase"] == f"{phase:+.2f}", "one reading has no interval over readings"
-        assert found[f"{algorithm}.trigger.minibatch"].startswith(f"{(two + three) / 2:+.2f} [")
-        assert found[f"{algorithm}.filter.once+tv_total"] == f"{two:+.2f}"
-        assert f"{algorithm}.filter.once+tv_proximal" not in found, "a reading without an opponent"
+        one, two, three = (next(r.difference for r in rows if r.reading == name) for name in ("one", "two", "three"))
+        # Two and three share their opponent's runs: a block, which counts once.
+        assert found[f"{algorithm}.mean"] == f"{(one + (two + three) / 2) / 2:+.2f}", "two blocks have no interval"
+        assert found[f"{algorithm}.learning_rate_decay.no"] == f"{(two + three) / 2:+.2f}"
+        assert found[f"{algorithm}.learning_rate_decay.yes"] == f"{one:+.2f}"
+        assert f"{algorithm}.trigger.phase" not in found, "the opponents have no trigger"
+        assert found["own.filter.once+tv_total"] == f"{two - three:+.2f}"
+    assert found["own.trigger.phase"] is None, "no block has both levels"
+    ahead = [
+        all(row.difference > 0 for row in table.itertuples() if row.reading == name) for name in ("one", "two", "three")
+    ]
+    assert found["ahead_of_all"] == sum(ahead) and found["finished"] == found["planned"] == 32
 
 
-def test_an_interval_over_readings_is_students() -> None:
+def test_what_an_opponents_run_adds_to_its_block_cancels_in_a_contrast() -> None:
+    """And makes the interval of a mean as wide as that of the blocks, not of the readings."""
+    noise, own = {"a": 1.0, "b": -2.0, "c": 0.5}, {"x": 0.3, "y": 0.1}
+    cells = [(f"{level}{block}", block, own[level] + noise[block]) for block in noise for level in own]
+    rows = pd.DataFrame(cells, columns=["reading", "opponent", "difference"])
+    level_of = {name: name[0] for name in rows["reading"]}
+    assert list(contrasts(rows, level_of, "x")) == pytest.approx([0.2, 0.2, 0.2])
+    assert over_blocks(contrasts(rows, level_of, "x")) == "+0.20 [+0.20, +0.20]"
+    assert contrasts(rows, dict.fromkeys(level_of, "x"), "x").empty
+
+
+def test_an_interval_over_blocks_is_students() -> None:
     values = [0.1, 0.4, -0.2, 0.3]
     mean = sum(values) / 4
     error = (sum((value - mean) ** 2 for value in values) / 3 / 4) ** 0.5
     low, high = mean - stats.t.ppf(0.975, 3) * error, mean + stats.t.ppf(0.975, 3) * error
-    assert over_readings(pd.Series(values)) == f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-    assert over_readings(pd.Series([], dtype=float)) is None
+    assert over_blocks(values) == f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    assert over_blocks([]) is None and over_blocks(values[:2]) == "+0.25"
+
+
+def test_of_a_pair_the_seeds_count_that_both_have_on_every_task(tables: Tables) -> None:
+    scores = tables.read("scores")
+    gone = (scores["name"] == "one") & (scores["env"] == "Hopper-v5") & (scores["seed"] == 8)
+    table = specification.differences(scores[~gone], tables)
+    expected = specification.differences(scores[scores["seed"] == 7], tables)
+    for row in table.itertuples():
+        if row.reading == "one":
+            twin = next(t for t in expected.itertuples() if (t.reading, t.opponent) == (row.reading, row.opponent))
+            assert row.runs == 1 and row.difference == pytest.approx(twin.difference) and row.low != row.low
+        else:
+            assert row.runs == 2
 
 
 def test_numbers_take_a_tier_of_one_study(tables: Tables, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Does the order of methods change with length? Final returns after a tier's steps, beside those of a shorter tier.
 
-The tier has a grid `longer` beside its main one. A method of the same name in the shorter tier, on the same task at the
-same K, has the same settings there; one that the shorter tier lacks stands at the longer length alone.
+The tier has a grid `longer` beside its main one. A method of the same name and settings in the shorter tier stands
+beside it, on the same task, at the same K and with the same seeds; one that the shorter tier lacks stands at the longer
+length alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -53,7 +53,8 @@ def returns(tables: Tables, shorter: Tables | None) -> pd.DataFrame:
     for one in (shorter, tables):
         if one is not None:
             own = cells.merge(one.read("scores"), on=KEYS)
-            own = own[[same(tables, one, name) for name in own["name"]]]
+            alike = [name for name in own["name"].unique() if same(tables, one, name)]
+            own = own[own["name"].isin(alike) & own["seed"].isin(tables.grid()["seeds"])]
             found.append(own.assign(steps=int(one.summary["steps"])))
     return pd.concat(found, ignore_index=True)[[*KEYS, "algorithm", "seed", "steps", "final"]]
 
@@ -92,7 +93,7 @@ def exchanged(table: pd.DataFrame) -> tuple[int, int]:
         for one, other in combinations(wide.to_numpy(), 2):
             before, after = one - other
             counted += 1
-            changed += bool(np.sign(before) != np.sign(after))
+            changed += bool(before * after < 0)
     return changed, counted
 
 
@@ -102,10 +103,12 @@ def draw(tables: Tables, shorter: Tables | None = None) -> Drawn:
     Raises:
         UserError: no run of the longer tier is finished.
     """
-    runs = returns(tables, shorter)
-    table, length = ends(runs), int(tables.summary["steps"])
-    if not (table["steps"] == length).any():
+    runs, length = returns(tables, shorter), int(tables.summary["steps"])
+    done = runs[runs["steps"] == length]
+    if done.empty:
         raise UserError("no run of this length is finished yet: train more of the tier's runs")
+    runs = runs.merge(done[KEYS].drop_duplicates(), on=KEYS)
+    table = ends(runs)
     drawn = table[table["steps"] == length]
     tasks = [env for env in tables.grid()["environments"] if env in set(drawn["env"])]
     capacities = sorted(drawn["lag"].unique())
@@ -125,15 +128,15 @@ def draw(tables: Tables, shorter: Tables | None = None) -> Drawn:
     changed, counted = exchanged(table)
     beside = (
         f"On the left the final returns of the same settings after {steps[0]:,} steps, of tier "
-        f"'{shorter.summary['tier']}': another run with another schedule of the step size, not an earlier point of the "
-        f"same one. Of {counted} pairs of methods on a task at a K, {changed} stand in the other order after "
-        f"{steps[-1]:,}."
+        f"'{shorter.summary['tier']}' and the same seeds: other runs with another schedule of the step size, not "
+        f"earlier points of the same ones. Of {counted} pairs of methods on a task at a K, the means of {changed} stand in the "
+        f"other order after {steps[-1]:,}; with few seeds, methods that are near each other exchange by chance."
         if shorter is not None and len(steps) > 1
         else ""
     )
     text = caption.joined(
         "Final returns of the stochastic policy, not normalised: small dots are runs, large ones means over seeds. "
-        "Settings were chosen at the shorter length.",
+        "Settings are those of the shorter length, where they were chosen for the methods that stand there.",
         beside,
         caption.scale(tables.summary),
         caption.studies(tables.summary, STUDY),

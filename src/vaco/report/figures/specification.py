@@ -58,18 +58,20 @@ def differences(scores: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     Returns:
         A row a reading and opponent: `reading`, `opponent`, its `algorithm`, `difference` (mean over tasks of the
         difference of means over seeds), its 95 % interval `low` to `high` (Welch; NaN with one seed), `runs` (the
-        smaller number of seeds). Pairs that lack a task are left out.
+        seeds). Of a pair those seeds count that both have on every task; pairs without one are left out.
     """
     grid = tables.grid(STUDY)
     tasks = grid["environments"]
     own = scores[scores["seed"].isin(grid["seeds"]) & scores["lag"].isin(grid["capacities"])].dropna(subset=["score"])
-    cells = own.groupby(["name", "env"])["score"].agg(["mean", "var", "size"])
+    wide = own.pivot(index="seed", columns=["name", "env"], values="score")
     found = []
     for reading, opponents in pairs(tables.methods, grid["algorithms"]).items():
         for opponent in opponents:
             keys = [[(name, env) for env in tasks] for name in (reading, opponent)]
-            if all(key in cells.index for key in keys[0] + keys[1]):
-                row = compared(cells.loc[keys[0]], cells.loc[keys[1]])
+            both = wide.reindex(columns=keys[0] + keys[1]).dropna()
+            if len(both):
+                of = both.agg(["mean", "var", "size"]).T
+                row = compared(of.loc[keys[0]], of.loc[keys[1]])
                 row |= {"reading": reading, "opponent": opponent, "algorithm": tables.methods[opponent]["algorithm"]}
                 found.append(row)
     columns = ["reading", "opponent", "algorithm", "difference", "low", "high", "runs"]
