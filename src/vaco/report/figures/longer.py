@@ -130,7 +130,7 @@ def draw(tables: Tables, shorter: Tables | None = None) -> Drawn:
         f"On the left the final returns of the same settings after {steps[0]:,} steps, of tier "
         f"'{shorter.summary['tier']}' and the same seeds: other runs with another schedule of the step size, not "
         f"earlier points of the same ones. Of {counted} pairs of methods on a task at a K, the means of {changed} "
-        f"stand in the other order after {steps[-1]:,}; with few seeds, methods that are near each other exchange by chance."
+        f"stand in the other order after {steps[-1]:,}; over few seeds such an exchange can be chance."
         if shorter is not None and len(steps) > 1
         else ""
     )
