@@ -179,7 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--runs", type=path_flag, default=Path("benchmarks/out/like_for_like"), help="folder of the runs"
     )
-    parser.add_argument("--out", type=path_flag, default=Path("benchmarks/results"), help="folder of the comparison")
+    parser.add_argument(
+        "--out", type=path_flag, default=Path("benchmarks/out/like_for_like"), help="folder of the comparison"
+    )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     given = parser.parse_args(arguments)
