@@ -4,11 +4,11 @@
     python benchmarks/like_for_like.py --tasks Hopper-v5 --seeds 0
 
 Stable-Baselines3 trains on Gymnasium's own environments with the desk tier's settings of `ppo` at K = 1, one file of
---runs a run. `like_for_like.json` and `like_for_like.md` in --out set final returns (means of the last quarter of 20
-evaluations of 5 stochastic episodes) and areas under the curve beside those of results/desk/archive, with Welch's 95 %
-interval of the difference. What still differs: random streams; Stable-Baselines3 updates its observation statistics at
-every step, ours once a phase; it standardises advantages by minibatch, ours by phase; after a time limit it adds the
-discounted value of the last state to the last reward, where ours bootstraps. Needs `pip install -e '.[benchmarks]'`.
+--out a run. `comparison.json` and `comparison.md` set final returns (means of the last quarter of 20 evaluations of 5
+stochastic episodes) and areas under the curve beside those of results/desk/archive, with Welch's 95 % interval of the
+difference. What still differs: random streams; Stable-Baselines3 updates its observation statistics at every step, ours
+once a phase; it standardises advantages by minibatch, ours by phase; after a time limit it adds the discounted value of
+the last state to the last reward, where ours bootstraps. Needs `pip install -e '.[benchmarks]'`.
 """
 
 from __future__ import annotations
@@ -146,11 +146,11 @@ def compared(theirs: list[float], own: list[float]) -> dict[str, Any]:
     }
 
 
-def compare(folder: Path) -> dict[str, Any]:
+def compare(out: Path) -> dict[str, Any]:
     """All finished runs beside the archive's."""
     archive, tasks = Archive(ARCHIVE), {}
     for task in TASKS:
-        runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{task}-*.json"))]
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"{task}-*.json"))]
         theirs = [measures(np.array(run["steps"]), np.array(run["mean"])) for run in runs]
         own = ours(archive, task)
         if len(theirs) > 1 and len(own) > 1:
@@ -177,25 +177,21 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; see the module's docstring."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--runs", type=path_flag, default=Path("benchmarks/out/like_for_like"), help="folder of the runs"
-    )
-    parser.add_argument(
-        "--out", type=path_flag, default=Path("benchmarks/out/like_for_like"), help="folder of the comparison"
+        "--out", type=path_flag, default=Path("benchmarks/out/like_for_like"), help="folder of the results"
     )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     given = parser.parse_args(arguments)
-    given.runs.mkdir(parents=True, exist_ok=True)
     given.out.mkdir(parents=True, exist_ok=True)
     for seed in given.seeds:
         for task in given.tasks:
-            path = given.runs / f"{task}-{seed}.json"
+            path = given.out / f"{task}-{seed}.json"
             if not path.exists():
                 print(f"training Stable-Baselines3's PPO on {task}, seed {seed}", flush=True)
                 write_bytes(path, json.dumps(train(configuration(task, seed))).encode())
-    found = compare(given.runs)
-    write_bytes(given.out / "like_for_like.json", (json.dumps(found, indent=1) + "\n").encode())
-    (given.out / "like_for_like.md").write_text(table(found), encoding="utf-8")
+    found = compare(given.out)
+    write_bytes(given.out / "comparison.json", (json.dumps(found, indent=1) + "\n").encode())
+    (given.out / "comparison.md").write_text(table(found), encoding="utf-8")
     print(table(found), end="")
     return 0
 
