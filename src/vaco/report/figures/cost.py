@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from vaco.command import Parser, run_command
+from vaco.command import run_command
 from vaco.paths import path_flag
 from vaco.report.figures import style
 from vaco.report.figures.factorial import STUDY, places
@@ -27,7 +27,7 @@ from vaco.report.figures.panels import NO_SEED, count
 from vaco.report.figures.product import Drawn
 from vaco.report.tables import caption, methods
 from vaco.report.tables.read import Tables
-from vaco.report.tables.sidecar import write_sidecar
+from vaco.report.tables.sidecar import product_parser, write_sidecar
 
 BENCHMARK = {"color": "black", "marker": "D", "markersize": 5.5, "markerfacecolor": "none", "markeredgewidth": 1.0}
 PLAIN = "ppo"
@@ -159,9 +159,7 @@ def _caption(tables: Tables, scores: pd.DataFrame, clean: Mapping[str, float], l
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command of this figure; `--benchmark FILE` adds the clean measurement."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--tables", type=path_flag, required=True, help="folder build/results/<tier>/tables")
-    parser.add_argument("--out", type=path_flag, required=True, help="path of the product without its suffix")
+    parser = product_parser(__doc__)
     parser.add_argument("--benchmark", type=path_flag, help="benchmarks/results/throughput.json")
     given = parser.parse_args(arguments)
     tables = Tables(given.tables)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 
-from vaco.command import Parser, run_command
+from vaco.command import run_command
 from vaco.errors import UserError
 from vaco.paths import path_flag
 from vaco.report.figures import style
@@ -23,7 +23,7 @@ from vaco.report.figures.product import Drawn
 from vaco.report.tables import caption
 from vaco.report.tables.methods import centred_label, look
 from vaco.report.tables.read import MAIN, Tables
-from vaco.report.tables.sidecar import write_sidecar
+from vaco.report.tables.sidecar import product_parser, write_sidecar
 
 STUDY = "longer"
 KEYS = ["env", "name", "lag"]
@@ -163,9 +163,7 @@ def _panel(axes: Axes, runs: pd.DataFrame, steps: Sequence[int]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command of this figure; `--shorter` is a table of the tier that stands beside it."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--tables", type=path_flag, required=True, help="folder build/results/<tier>/tables")
-    parser.add_argument("--out", type=path_flag, required=True, help="path of the product without its suffix")
+    parser = product_parser(__doc__)
     parser.add_argument("--shorter", type=path_flag, help="build/results/<tier>/tables/scores.parquet of another tier")
     given = parser.parse_args(arguments)
     tables = Tables(given.tables)

@@ -13,13 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from vaco.command import Parser, run_command
+from vaco.command import run_command
 from vaco.errors import UserError
 from vaco.paths import path_flag
 from vaco.report.tables import caption
 from vaco.report.tables.read import MAIN, Tables
 from vaco.report.tables.score_table import MISSING
-from vaco.report.tables.sidecar import write_sidecar
+from vaco.report.tables.sidecar import product_parser, write_sidecar
 from vaco.report.tables.typeset import write_all
 from vaco.yaml_file import read_yaml
 
@@ -99,9 +99,7 @@ def verdict(ours: pd.DataFrame, sources: Sequence[Mapping[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command of this table."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--tables", type=path_flag, required=True, help="folder build/results/<tier>/tables")
-    parser.add_argument("--out", type=path_flag, required=True, help="path of the product without its suffix")
+    parser = product_parser(__doc__)
     parser.add_argument(
         "--published", type=path_flag, default=Path("config/published.yaml"), help="the published results"
     )

@@ -41,10 +41,15 @@ def write_sidecar(tables: Tables, stem: Path, caption: str) -> None:
     stem.with_name(stem.name + ".json").write_text(text, encoding="utf-8")
 
 
-def parse(arguments: Sequence[str] | None, description: str) -> tuple[Tables, Path]:
-    """Read `--tables DIR --out STEM`."""
+def product_parser(description: str | None) -> Parser:
+    """A parser of `--tables DIR --out STEM`, to which a product may add what it reads besides."""
     parser = Parser(description=description)
     parser.add_argument("--tables", type=path_flag, required=True, help="folder build/results/<tier>/tables")
     parser.add_argument("--out", type=path_flag, required=True, help="path of the product without its suffix")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str] | None, description: str) -> tuple[Tables, Path]:
+    """Read `--tables DIR --out STEM`."""
+    given = product_parser(description).parse_args(arguments)
     return Tables(given.tables), given.out
